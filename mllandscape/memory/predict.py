@@ -1,0 +1,509 @@
+"""The bytes of one training step by arithmetic alone: no torch, under a millisecond.
+
+The reference transformer is written once more on the tape, block by block as in ``reference.py``. Its list of
+allocations and frees depends only on which features are in use, so it is made once and kept; a prediction replays
+it with this shape's numbers. All blocks are alike: three stand for any number, and the middle one is repeated.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from math import prod
+
+from mllandscape import BadInput, units
+from mllandscape.memory.plan import LOSS_CHUNKS, TrainingPlan
+from mllandscape.memory.profile import Band, MemoryProfile, Moment
+from mllandscape.memory.shape import ModelShape
+from mllandscape.memory.tape import Parameter, Size, Tape, Tensor
+
+BLOCK = 512
+"""Bytes. CUDA's caching allocator rounds every request up to this (c10/cuda/CUDACachingAllocator, kMinBlockSize)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What decides the order of allocations, and nothing that decides only their sizes."""
+
+    style: str
+    tied: bool
+    qkv_bias: bool
+    qk_norm: bool
+    grouped: bool
+    blocks: int
+    precision: str
+    in_backward: bool
+    optimizer: str
+    optimizer_impl: str | None
+    checkpointing: str
+    attention: str
+    loss_parts: tuple[str, ...]
+    lora: bool
+    accumulating: bool
+    many_sequences: bool
+    shorter_than_context: bool
+
+    @classmethod
+    def of(cls, shape: ModelShape, plan: TrainingPlan) -> "Features":
+        return cls(
+            style=shape.style,
+            tied=shape.tied,
+            qkv_bias=shape.qkv_bias,
+            qk_norm=shape.qk_norm,
+            grouped=shape.kv_heads < shape.heads,
+            blocks=min(shape.layers, 3),
+            precision=plan.precision,
+            in_backward=plan.in_backward,
+            optimizer=plan.optimizer if plan.in_backward else "",
+            optimizer_impl=plan.optimizer_impl if plan.in_backward else None,
+            checkpointing=plan.checkpointing,
+            attention=plan.attention,
+            loss_parts=("",) if plan.loss == "full" else loss_parts(plan.tokens),
+            lora=plan.trainable == "lora",
+            accumulating=plan.accumulation > 1,
+            many_sequences=plan.batch > 1,
+            shorter_than_context=plan.sequence < shape.context,
+        )
+
+    @property
+    def weight_bytes(self) -> int:
+        return 2 if self.precision in ("bf16", "bf16-master") else 4
+
+
+def loss_parts(tokens: int) -> tuple[str, ...]:
+    """Names of the dimension of each part that ``x.chunk(LOSS_CHUNKS)`` makes: all ``part`` but a smaller ``rest`` at the end."""
+    size = -(-tokens // LOSS_CHUNKS)
+    whole, rest = divmod(tokens, size)
+    return ("part ",) * whole + ("rest ",) * bool(rest)
+
+
+class Decoder:
+    """The reference transformer on a tape; method for method and variable for variable what ``reference.py`` does."""
+
+    def __init__(self, tape: Tape, features: Features):
+        self.tape, self.features = tape, features
+        self.parameters: dict[str, Parameter] = {}
+
+    def parameter(self, name: str) -> Parameter:
+        if name not in self.parameters:
+            trained = not self.features.lora or name.endswith((".a", ".b"))
+            self.parameters[name] = Parameter(name.split()[-1], self.features.weight_bytes, trained)
+        return self.parameters[name]
+
+    def linear(self, block: str, name: str, x: Tensor, out: str, bias: bool) -> Tensor:
+        tape, full = self.tape, block + name
+        y = tape.linear(x, self.parameter(full + ".weight"), out, self.parameter(full + ".bias") if bias else None)
+        if not self.features.lora:
+            return y
+        return tape.add(y, tape.linear(tape.linear(x, self.parameter(full + ".a"), "rank"), self.parameter(full + ".b"), out))
+
+    def norm(self, block: str, name: str, x: Tensor, rows: str = "tokens") -> Tensor:
+        weight = self.parameter(f"{block}{name}.weight")
+        if self.features.style == "llama":
+            return self.tape.rms_norm(x, weight, rows)
+        return self.tape.layer_norm(x, weight, self.parameter(f"{block}{name}.bias"), rows)
+
+    def block(self, block: str, x: Tensor) -> Tensor:
+        tape = self.tape
+        x = tape.add(x, self.linear(block, "out", self.attention(block, self.norm(block, "norm1", x)), "hidden", self.features.style == "gpt"))
+        y = self.mlp(block, self.norm(block, "norm2", x))
+        with tape.region("checkpoints" if self.features.checkpointing == "full" else "activations"):
+            return tape.add(x, y)
+
+    def attention(self, block: str, x: Tensor) -> Tensor:
+        if self.features.style == "llama":
+            bias = self.features.qkv_bias
+            q, k, v = (self.linear(block, name, x, out, bias) for name, out in (("q", "queries"), ("k", "keys"), ("v", "keys")))
+        else:
+            q, k, v = self.qkv(block, x)
+        if self.features.checkpointing == "selective":
+            return self.tape.checkpoint(self.core, block, q, k, v)
+        return self.core(block, q, k, v)
+
+    def qkv(self, block: str, x: Tensor) -> list[Tensor]:
+        fused = self.linear(block, "qkv", x, "3 hidden", True)
+        return self.tape.chunk(fused, [("queries", fused.size[1])] * 3)
+
+    def core(self, block: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        tape = self.tape
+        if self.features.attention == "math":
+            q, k, v = tape.split_heads(q), tape.split_heads(k), tape.split_heads(v)
+        if self.features.qk_norm:
+            q = tape.cast(self.norm(block, "q_norm", q, "query rows"), v.size[1])
+            k = tape.cast(self.norm(block, "k_norm", k, "key rows"), v.size[1])
+        if self.features.style == "llama":
+            q, k = tape.rotate(q), tape.rotate(k)
+        if self.features.attention == "flash":
+            return tape.flash_attention(q, k, v, "query rows")
+        return tape.rearrange(self.math_attention(q, k, v), self.features.many_sequences)
+
+    def math_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        tape = self.tape
+        q = tape.arrange(q)
+        if self.features.grouped:
+            k, v = tape.repeat_heads(k, q.size), tape.repeat_heads(v, q.size)
+        else:
+            k, v = tape.arrange(k), tape.arrange(v)
+        with tape.region("attention maps"):
+            maps = tape.scale(tape.bmm(q, k, "maps"))
+            maps = tape.mask(maps, "mask")
+            maps = tape.cast(tape.softmax(tape.cast(maps, 4)), v.size[1])
+        return tape.bmm(maps, v, "queries")
+
+    def mlp(self, block: str, x: Tensor) -> Tensor:
+        tape = self.tape
+        if self.features.style == "llama":
+            return self.linear(
+                block,
+                "down",
+                tape.multiply(tape.activate(self.linear(block, "gate", x, "ffn", False)), self.linear(block, "up", x, "ffn", False)),
+                "hidden",
+                False,
+            )
+        return self.linear(block, "down", tape.activate(self.linear(block, "up", x, "ffn", True)), "hidden", True)
+
+    def token_loss(self, x: Tensor) -> Tensor:
+        tape = self.tape
+        head = self.parameter("tokens.weight" if self.features.tied else "head.weight")
+        with tape.region("logits and loss"):
+            return tape.cross_entropy(tape.cast(tape.linear(x, head, x.size[0].replace("hidden", "vocab")), 4))
+
+    def loss(self, x: Tensor) -> Tensor:
+        parts = self.features.loss_parts
+        if parts == ("",):
+            return self.token_loss(x)
+        pieces = self.tape.chunk(x, [(part + "hidden", x.size[1]) for part in parts])
+        return self.tape.join([self.tape.checkpoint(self.token_loss, piece) for piece in pieces])
+
+    def embed(self) -> Tensor:
+        tape, features = self.tape, self.features
+        with tape.region("checkpoints" if features.checkpointing == "full" else "activations"):
+            x = tape.embedding(self.parameter("tokens.weight"), "hidden")
+            if features.style == "gpt":
+                x = tape.add_positions(x, self.parameter("positions.weight"), "positions", features.many_sequences, features.shorter_than_context)
+        return x
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A run of events. ``keys`` number them in the program's ``sizes``: 2i allocates size i, 2i+1 frees it."""
+
+    keys: tuple[int, ...]
+    categories: tuple[str, ...]
+    repeated: bool
+    net: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The stretches of the forward and the backward pass; a repeated one is one middle block's."""
+
+    sizes: tuple[Size, ...]
+    forward: tuple[Stretch, ...]
+    backward: tuple[Stretch, ...]
+
+
+@lru_cache(maxsize=None)
+def program(features: Features) -> Program:
+    """Run the transformer of at most three blocks on the tape."""
+    tape = Tape(features.precision == "amp-bf16", features.accumulating)
+    if features.in_backward:
+        tape.step = optimizer_in_backward(tape, features)
+    decoder = Decoder(tape, features)
+    x = decoder.embed()
+    cuts, orders = [], []
+    for block in range(features.blocks):
+        cuts.append(len(tape.events))
+        orders.append(tape.order)
+        x = tape.checkpoint(decoder.block, f"{block} ", x) if features.checkpointing == "full" else decoder.block(f"{block} ", x)
+    x = decoder.norm("", "norm", x)
+    loss = decoder.loss(x)
+    del x
+    root, scalars = loss.node, [tape.new(("1", 4)) for _ in range(3)]  # the mean loss, its share of the step, its gradient of one
+    del loss
+    middle = {parameter for name, parameter in decoder.parameters.items() if name.startswith("1 ") and features.blocks == 3}
+    tape.end_autocast(set(decoder.parameters.values()) - middle)
+    before = len(tape.events)
+    tape.end_autocast(middle)
+    begin, end = cuts[1:3] if features.blocks == 3 else (before, before)
+    forward = (tape.events[:begin], tape.events[begin:end], tape.events[end:before], tape.events[before:])
+    tape.events[:] = []
+    tape.boundaries = orders[1:3] if features.blocks == 3 else []
+    tape.backward(root)
+    scalars.clear()
+    begin, end = tape.marks or (len(tape.events), len(tape.events))
+    backward = (tape.events[:begin], tape.events[begin:end], tape.events[end:])
+    sizes = tuple({size for part in forward + backward for _, size, _ in part})
+    numbers = {size: number for number, size in enumerate(sizes)}
+
+    def stretch(part: list, repeated: bool) -> Stretch:
+        keys = tuple(2 * numbers[size] + (sign < 0) for sign, size, _ in part)
+        net = Counter()
+        for key, (sign, _, category) in zip(keys, part, strict=True):
+            net[category, key - key % 2] += sign
+        return Stretch(
+            keys,
+            tuple(category for _, _, category in part),
+            repeated,
+            tuple((category, key + (times < 0)) for (category, key), times in net.items() for _ in range(abs(times))),
+        )
+
+    return Program(
+        sizes,
+        tuple(stretch(part, index % 2 == 1) for index, part in enumerate(forward)),
+        tuple(stretch(part, index % 2 == 1) for index, part in enumerate(backward)),
+    )
+
+
+def optimizer_in_backward(tape: Tape, features: Features):
+    """What one parameter's update allocates, as its gradient arrives."""
+    itemsize = 4 if features.precision == "bf16-master" else features.weight_bytes
+    needs_transient = features.optimizer == "adafactor" or (features.optimizer == "adamw" and features.optimizer_impl == "foreach")
+
+    def step(parameter: Parameter) -> None:
+        size = (parameter.size[0], itemsize)
+        held = []
+        if features.precision == "bf16-master":
+            held.append(tape.new(size, "optimizer step transient"))  # the gradient in fp32
+            parameter.slots[0] = None
+        else:
+            parameter.slots[0].become("gradients")
+        if needs_transient:
+            held.append(tape.new(size, "optimizer step transient"))
+
+    return step
+
+
+def named_parameters(shape: ModelShape, plan: TrainingPlan) -> tuple[dict, dict, dict]:
+    """{name: dimensions} of the parameters before the blocks, in one block and after them, LoRA's among them."""
+    block = dict(shape.block)
+    if plan.trainable == "lora":
+        for name, size in shape.block:
+            if len(size) == 2:
+                outputs, inputs = size
+                stem = name.removesuffix(".weight")
+                block |= {stem + ".a": (plan.lora_rank, inputs), stem + ".b": (outputs, plan.lora_rank)}
+    return dict(shape.embedding), block, dict(shape.final)
+
+
+def dimensions(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
+    """The number of elements behind every dimension's name on the tape."""
+    tokens, batch, sequence = plan.tokens, plan.batch, plan.sequence
+    part = -(-tokens // LOSS_CHUNKS)
+    counts = {
+        "1": 1,
+        "hidden": tokens * shape.hidden,
+        "vocab": tokens * shape.vocab,
+        "part hidden": part * shape.hidden,
+        "part vocab": part * shape.vocab,
+        "rest hidden": tokens % part * shape.hidden,
+        "rest vocab": tokens % part * shape.vocab,
+        "ffn": tokens * shape.ffn,
+        "queries": tokens * shape.q_dim,
+        "keys": tokens * shape.kv_dim,
+        "½queries": tokens * shape.q_dim // 2,
+        "½keys": tokens * shape.kv_dim // 2,
+        "3 hidden": 3 * tokens * shape.hidden,
+        "rank": tokens * plan.lora_rank,
+        "tokens": tokens,
+        "query rows": tokens * shape.heads,
+        "key rows": tokens * shape.kv_heads,
+        "maps": batch * shape.heads * sequence * sequence,
+        "mask": sequence * sequence,
+        "positions": sequence * shape.hidden,
+    }
+    for group in named_parameters(shape, plan):
+        counts |= {name: prod(size) for name, size in group.items()}
+    return counts
+
+
+def rounded(count: int) -> int:
+    return -(-count // BLOCK) * BLOCK
+
+
+def replay(live: Counter, stretches: Iterable[Stretch], changes: list[int], blocks: int) -> dict[str, int]:
+    """Run stretches over what is live, which is brought up to date; returns the categories at the highest moment.
+
+    A stretch of one block is run for the first and the last of its repetitions: each repeats the same changes, so
+    one of those two holds the peak.
+    """
+    highest, at = -1, None
+    for stretch in stretches:
+        times = max(blocks - 2, 0) if stretch.repeated else 1
+        heights = list(accumulate(map(changes.__getitem__, stretch.keys), initial=0))
+        top = max(heights)
+        for repetitions in (min(times, 1), times - 1):
+            if repetitions < 1:
+                continue
+            total = sum(live.values()) + top
+            if total > highest:
+                highest, at = total, (Counter(live), stretch, heights.index(top))
+            for category, key in stretch.net:
+                live[category] += changes[key] * repetitions
+    peak, stretch, index = at
+    for category, key in zip(stretch.categories[:index], stretch.keys[:index], strict=True):
+        peak[category] += changes[key]
+    return {category: count for category, count in peak.items() if count}
+
+
+def held(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
+    """Bytes that are there before the step and after it: parameters, master weights, optimizer states, inputs."""
+    weight = 2 if plan.precision in ("bf16", "bf16-master") else 4
+    stepped = 4 if plan.precision == "bf16-master" else weight
+    compute = 4 if plan.precision == "fp32" else 2
+    live = Counter()
+    optimizers = 0
+    for group, times in zip(named_parameters(shape, plan), (1, shape.layers, 1), strict=True):
+        for name, size in group.items():
+            count = prod(size)
+            live["parameters"] += times * rounded(count * weight)
+            if plan.trainable == "lora" and not name.endswith((".a", ".b")):
+                continue
+            optimizers += times
+            live["optimizer states"] += times * state_bytes(plan.optimizer, size, stepped)
+            if plan.precision == "bf16-master":
+                live["master weights"] += times * rounded(count * 4)
+            if plan.accumulation > 1:
+                live["gradients"] += times * rounded(count * weight)
+    if plan.optimizer == "adamw8bit":
+        live["optimizer states"] += (optimizers if plan.in_backward else 1) * 2 * rounded(256 * 4)
+    live["inputs"] = 2 * rounded(8 * plan.tokens)
+    if shape.style == "llama":
+        live["inputs"] += 2 * rounded(plan.sequence * shape.head_dim * compute)
+    return live
+
+
+def state_bytes(optimizer: str, size: tuple[int, ...], itemsize: int) -> int:
+    """Bytes of one parameter's optimizer states.
+
+    AdamW: two moments in the parameter's type and a step count (torch/optim/adamw.py). SGD with momentum: one buffer.
+    AdamW8bit: two moments of one byte and an fp32 absmax for 256 elements each; fp32 below 4,096 elements (bitsandbytes
+    optim/optimizer.py). Adafactor: a row and a column of second moments for a matrix, a full one for a vector
+    (torch/optim/_adafactor.py).
+    """
+    count = prod(size)
+    if optimizer == "adamw":
+        return 2 * rounded(count * itemsize) + BLOCK
+    if optimizer == "sgd-momentum":
+        return rounded(count * itemsize)
+    if optimizer == "adamw8bit":
+        return 2 * (rounded(count) + rounded(-(-count // 256) * 4)) if count >= 4096 else 2 * rounded(count * 4)
+    if optimizer == "adafactor":
+        return BLOCK + (rounded(size[0] * itemsize) + rounded(size[1] * itemsize) if len(size) == 2 else rounded(count * itemsize))
+    return 0
+
+
+def optimizer_step(live: Counter, shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
+    """The categories at the highest moment of the optimizer step after the backward pass.
+
+    foreach AdamW makes the roots of all second moments at once, one more copy of the parameters
+    (torch/optim/adam.py, ``_multi_tensor_adam``); fused, SGD and AdamW8bit work in place. Adafactor makes one
+    parameter's estimate while the one before is not yet let go. bf16-master first takes over each gradient in fp32.
+    """
+    master = plan.precision == "bf16-master"
+    stepped = 4 if plan.precision != "bf16" else 2
+    first, block, last = (
+        [prod(size) for name, size in group.items() if plan.trainable == "all" or name.endswith((".a", ".b"))] for group in named_parameters(shape, plan)
+    )
+
+    def copies(itemsize: int) -> int:
+        return sum(times * rounded(count * itemsize) for counts, times in ((first, 1), (block, shape.layers), (last, 1)) for count in counts)
+
+    transient = copies(4) if master else 0
+    gradients = 0 if master else live["gradients"]
+    if plan.optimizer == "adamw" and plan.optimizer_impl == "foreach":
+        transient += copies(stepped)
+    if plan.optimizer == "adafactor":
+        order = [0, *first, *block, *block[: len(block) * (shape.layers > 1)], *last]
+        transient += max(rounded(before * stepped) + rounded(count * stepped) for before, count in pairwise(order))
+    if master and (final := (block + last)[-1]) and transient == copies(4):  # in place: the last gradient is still there in bf16 when its copy is made
+        gradients = rounded(2 * final)
+    peak = Counter(live) | Counter()
+    peak["gradients"], peak["optimizer step transient"] = gradients, transient
+    return {category: count for category, count in peak.items() if count}
+
+
+def predict(shape: ModelShape, plan: TrainingPlan, timeline: bool = False) -> MemoryProfile:
+    """Peak bytes of one training step by phase and category, with the bands of what a GPU reserves around it.
+
+    With ``timeline`` every block's allocations are listed, which takes milliseconds. Raises BadInput if the sequence is
+    longer than a gpt's learned positions.
+    """
+    if shape.style == "gpt" and plan.sequence > shape.context:
+        raise BadInput(f"sequence={plan.sequence}: this gpt has {shape.context} learned positions; choose a shorter sequence or a larger context.")
+    steps, live = program(Features.of(shape, plan)), held(shape, plan)
+    counts = dimensions(shape, plan)
+    changes = [sign * rounded(counts[name] * itemsize) for name, itemsize in steps.sizes for sign in (1, -1)]
+    moments = list(walk(Counter(live), steps, changes, shape.layers)) if timeline else []
+    phases = {
+        "forward": replay(live, steps.forward, changes, shape.layers),
+        "backward": replay(live, steps.backward, changes, shape.layers),
+    }
+    if not plan.in_backward:
+        phases["optimizer step"] = optimizer_step(live, shape, plan)
+        if timeline:
+            moments += (Moment("optimizer step", "begin", dict(live)), Moment("optimizer step", plan.optimizer, phases["optimizer step"]))
+    peak_phase = max(phases, key=lambda phase: sum(phases[phase].values()))
+    terms = phases[peak_phase]
+    allocated = sum(terms.values())
+    cuda_only = workspaces(shape, plan)
+    reserved, device = bands(allocated + sum(cuda_only.values()))
+    return MemoryProfile(
+        method="predict",
+        allocated=allocated,
+        peak_phase=peak_phase,
+        terms=terms,
+        phases=phases,
+        timeline=tuple(moments),
+        shape=shape,
+        plan=plan,
+        cuda_only=cuda_only,
+        reserved=reserved,
+        device=device,
+    )
+
+
+def walk(live: Counter, steps: Program, changes: list[int], blocks: int) -> Iterator[Moment]:
+    """Every moment of the forward and the backward pass, block by block."""
+    for phase, stretches in (("forward", steps.forward), ("backward", steps.backward)):
+        for stretch in stretches:
+            for _ in range(max(blocks - 2, 0) if stretch.repeated else 1):
+                for category, key in zip(stretch.categories, stretch.keys, strict=True):
+                    live[category] += changes[key]
+                    yield Moment(phase, category, {name: count for name, count in live.items() if count})
+
+
+def workspaces(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
+    """What a GPU allocates inside kernels, in bytes at most: no CPU tracer sees it.
+
+    cuBLAS: 32 MiB a handle and stream on Hopper and Blackwell, 8.125 MiB before (aten/src/ATen/cuda/CublasHandlePool.cpp).
+    Flash attention's backward pass: fp32 accumulator of the queries' gradient, and expanded key and value gradients when
+    heads share them (aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, ``mha_bwd``).
+    """
+    terms = {"cuBLAS workspace": 32 * units.MIB}
+    if plan.attention == "flash":
+        compute = 4 if plan.precision == "fp32" else 2
+        accumulator = rounded(4 * plan.tokens * shape.q_dim)
+        expanded = 2 * rounded(compute * plan.tokens * shape.q_dim) if shape.kv_heads < shape.heads else 0
+        terms["flash backward workspace"] = accumulator + expanded
+    return terms
+
+
+def bands(allocated: int) -> tuple[Band, Band]:
+    """Reserved and device-level bytes around ``allocated`` (workspaces included).
+
+    Reserved: from no fragmentation at all to a quarter more. Device: plus a CUDA context with loaded kernels of 0.4 to
+    1.4 GiB; 1,343 MiB is the published figure of a V100 (Hugging Face, transformers documentation, perf_train_gpu_one).
+    """
+    reserved = Band(
+        allocated,
+        round(1.25 * allocated),
+        "from no fragmentation to 25 %; torchtitan's published 8 × H100 run of Llama-3.1-8B reserves 23 % more than a trace of it allocates",
+    )
+    device = Band(
+        reserved.low + round(0.4 * units.GIB),
+        reserved.high + round(1.4 * units.GIB),
+        "reserved plus a CUDA context of 0.4 to 1.4 GiB, and nothing else on the card",
+    )
+    return reserved, device

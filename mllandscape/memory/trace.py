@@ -1,0 +1,122 @@
+"""Exact live bytes of a real training step, run under fake tensors: a 13B step on a laptop, in seconds, without its memory."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
+
+from mllandscape import BadInput
+from mllandscape.memory import reference
+from mllandscape.memory.plan import TrainingPlan
+from mllandscape.memory.profile import PHASES, MemoryProfile, Moment
+from mllandscape.memory.shape import ModelShape
+from mllandscape.memory.tracker import Tracker
+
+MOMENTS = 400
+"""A timeline has about this many points at most; each is the highest one of its stretch of the step."""
+
+
+def trace(shape: ModelShape, plan: TrainingPlan) -> MemoryProfile:
+    """The reference transformer's training step: exact live bytes of a step whose optimizer states exist already.
+
+    Needs no memory for the model: a step of 13 billion parameters takes seconds. Raises BadInput if the plan needs a
+    package that is missing.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)  # bitsandbytes brings its quantisation tables as real tensors
+    with mode:
+        model = reference.make_model(shape, plan)
+        inputs = reference.make_inputs(shape, plan)
+    optimizers = reference.make_optimizers(model, plan)  # outside: AdamW8bit cannot be constructed under fake tensors
+    tracker = Tracker()
+    register(tracker, model, optimizers, inputs)
+    with mode, tracker, tracker.following(model):
+        make_states(model, optimizers)
+        tracker.reset()
+        reference.train_step(model, optimizers, inputs, plan)
+    return profile(tracker, "trace", shape, plan)
+
+
+def trace_step(build: Callable[[], Any], step: Callable[..., Any]) -> MemoryProfile:
+    """The same answer for any model and any training step.
+
+    ``build()`` returns a module, or a tuple of modules, optimizers and tensors; it runs under fake tensors, so weights cost
+    nothing. A function in the tuple is called with the first module's parameters, outside of fake tensors, and replaced
+    by what it returns: that is how ``lambda parameters: AdamW8bit(parameters)`` is brought along. ``step(*built)`` runs one
+    training step and is called twice; the second call is the profile, with all states in place. Values are not
+    computed: ``loss.item()`` is 1, whatever the loss.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        built = build()
+    built = built if isinstance(built, tuple) else (built,)
+    models = [part for part in built if isinstance(part, nn.Module)]
+    if not models:
+        raise BadInput(f"build() returned {', '.join(type(part).__name__ for part in built)}: a torch.nn.Module must be among them.")
+    model = models[0] if len(models) == 1 else nn.ModuleList(models)
+    built = tuple(part if isinstance(part, nn.Module) or not callable(part) else part(models[0].parameters()) for part in built)
+    tracker = Tracker()
+    register(tracker, model, (part for part in built if isinstance(part, torch.optim.Optimizer)), built)
+    with mode, tracker, tracker.following(model):
+        step(*built)
+        tracker.reset()
+        step(*built)
+    return profile(tracker, "trace")
+
+
+def register(tracker: Tracker, model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], inputs: Any) -> None:
+    """Tell the tracker what exists before the step: parameters, buffers, an optimizer's own master weights, inputs."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tracker.add(tensor, "parameters")
+    for optimizer in optimizers:
+        for tensor in tree_leaves([group["params"] for group in optimizer.param_groups]):
+            if not tracker.category_of(tensor):
+                tracker.add(tensor, "master weights")
+    for tensor in tree_leaves(inputs):
+        if isinstance(tensor, torch.Tensor):
+            tracker.add(tensor, "inputs")
+
+
+def make_states(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """One optimizer step on empty gradients, so that every state tensor exists."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.empty_like(parameter)
+    for optimizer in optimizers:
+        optimizer.step()
+    model.zero_grad()
+
+
+def profile(tracker: Tracker, method: str, shape: ModelShape | None = None, plan: TrainingPlan | None = None) -> MemoryProfile:
+    """What the tracker saw since its last reset."""
+    peak_phase = max(tracker.peaks, key=lambda phase: tracker.peaks[phase][0])
+    allocated, terms = tracker.peaks[peak_phase]
+    return MemoryProfile(
+        method=method,
+        allocated=allocated,
+        peak_phase=peak_phase,
+        terms=terms,
+        phases={phase: tracker.peaks[phase][1] for phase in PHASES if phase in tracker.peaks},
+        timeline=timeline(tracker),
+        shape=shape,
+        plan=plan,
+    )
+
+
+def timeline(tracker: Tracker) -> tuple[Moment, ...]:
+    """The live bytes by category after each event, thinned to the highest moment of every stretch."""
+    live, total = Counter(tracker.start), sum(tracker.start.values())
+    stretch = max(1, len(tracker.events) // MOMENTS)
+    moments: list[Moment] = []
+    highest = -1
+    for index, (phase, operation, category, change) in enumerate(tracker.events):
+        live[category] += change
+        total += change
+        new = index % stretch == 0 or phase != moments[-1].phase
+        if new or total > highest:
+            moments[len(moments) - (not new) :] = [Moment(phase, operation, {name: count for name, count in live.items() if count})]
+            highest = total
+    return tuple(moments)

@@ -1,0 +1,144 @@
+"""Counts the bytes of every live tensor storage while it is active: fake tensors or real ones, any model, any step."""
+
+import weakref
+from collections import Counter
+from contextlib import contextmanager
+
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+BLOCK = 512
+"""Bytes. Every storage is rounded up to this, the quantum of torch's CUDA caching allocator (c10/cuda/CUDACachingAllocator, kMinBlockSize)."""
+
+_region: list[str] = []
+
+
+@contextmanager
+def region(category: str):
+    """Storages that the forward pass makes inside belong to this category."""
+    _region.append(category)
+    try:
+        yield
+    finally:
+        _region.pop()
+
+
+class Tracker(TorchDispatchMode):
+    """Live bytes by category, from every operation that torch dispatches in the ``with`` block.
+
+    Exact for requested tensor bytes in blocks of 512 B. Blind to what kernels allocate inside themselves, to the
+    caching allocator's reserve and to the CUDA context. With ``budget`` (bytes) the operation that would exceed it raises
+    torch.OutOfMemoryError, which is how an out-of-memory is shown where the operating system cannot enforce a limit.
+    ``events`` lists (phase, operation, category, change in bytes) since the last ``reset``.
+    """
+
+    def __init__(self, budget: int | None = None):
+        super().__init__()
+        self.budget = budget
+        self._optimizers = 0
+        self.live = Counter()
+        self.total = 0
+        self._storages: dict[int, tuple[weakref.ref, int, str]] = {}
+        self._operation = ""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the history, keep what is live: the next peak starts from here."""
+        self.events: list[tuple[str, str, str, int]] = []
+        self.start = Counter(self.live)
+        self.peaks: dict[str, tuple[int, dict[str, int]]] = {}
+
+    @property
+    def phase(self) -> str:
+        """Backward is whenever autograd's engine runs, also while an optimizer steps inside it."""
+        if torch._C._current_graph_task_id() != -1:
+            return "backward"
+        return "optimizer step" if self._optimizers else "forward"
+
+    @contextmanager
+    def following(self, model: torch.nn.Module):
+        """Name gradients as they arrive in ``model`` and whatever any optimizer allocates or keeps."""
+
+        def begin(optimizer, *_):
+            self._optimizers += 1
+            for tensor in tree_leaves([group["params"] for group in optimizer.param_groups]):
+                arrived(tensor)
+
+        def end(optimizer, *_):
+            self._optimizers -= 1
+            for tensor in tree_leaves(list(optimizer.state.values())):
+                if isinstance(tensor, torch.Tensor) and self.category_of(tensor) != "parameters":
+                    self.add(tensor, "optimizer states")
+
+        def arrived(parameter):
+            if parameter.grad is not None:
+                self.add(parameter.grad, "gradients")
+
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        hooks = [parameter.register_post_accumulate_grad_hook(arrived) for parameter in trained]
+        hooks += [register_optimizer_step_pre_hook(begin), register_optimizer_step_post_hook(end)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # two thirds of all calls ask only this
+        try:
+            result = func(*args, **(kwargs or {}))
+        except DataDependentOutputException:  # .item() of a fake tensor, as in Adafactor's step: no byte depends on the value
+            return 1
+        self._operation = func.__name__
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and not self.category_of(tensor):
+                self.add(tensor, self._category(func, args))
+        return result
+
+    def _category(self, func, args) -> str:
+        if self._optimizers:
+            return "optimizer step transient"
+        if self.phase == "backward" and not torch.is_grad_enabled():  # with gradients enabled it is a checkpoint's recomputation
+            return "temporaries"
+        if func is torch.ops.aten._to_copy.default and self.category_of(args[0]) == "parameters":
+            return "autocast weight copies"
+        return _region[-1] if _region else "activations"
+
+    def category_of(self, tensor: torch.Tensor) -> str | None:
+        known = self._storages.get(tensor.untyped_storage()._cdata)
+        return known and known[2]
+
+    def add(self, tensor: torch.Tensor, category: str) -> None:
+        """Count the tensor's storage from now until nothing refers to it; a known storage changes its category."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._storages:
+            reference, size, old = self._storages[key]
+            if old != category:
+                self._storages[key] = (reference, size, category)
+                self._change(old, -size)
+                self._change(category, size)
+            return
+        size = -(-storage.nbytes() // BLOCK) * BLOCK
+        if self.budget is not None and self.total + size > self.budget:
+            raise torch.OutOfMemoryError(
+                f"{self._operation} tried to allocate {size} bytes with {self.total} bytes live: over the budget of {self.budget} bytes."
+            )
+        self._storages[key] = (weakref.ref(storage, lambda _, key=key: self._free(key)), size, category)
+        self._change(category, size)
+
+    def _free(self, key: int) -> None:
+        _, size, category = self._storages.pop(key)
+        self._change(category, -size)
+
+    def _change(self, category: str, size: int) -> None:
+        self.live[category] += size
+        self.total += size
+        phase = self.phase
+        self.events.append((phase, self._operation, category, size))
+        if size > 0 and self.total > self.peaks.get(phase, (-1,))[0]:
+            self.peaks[phase] = (self.total, {name: count for name, count in self.live.items() if count})
