@@ -8,7 +8,7 @@ it with this shape's numbers. All blocks are alike: three stand for any number, 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import accumulate, pairwise
 from math import prod
 
@@ -204,7 +204,7 @@ class Program:
     backward: tuple[Stretch, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def program(features: Features) -> Program:
     """Run the transformer of at most three blocks on the tape."""
     tape = Tape(features.precision == "amp-bf16", features.accumulating)
@@ -368,7 +368,7 @@ def held(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
                 live["gradients"] += times * rounded(count * weight)
     if plan.optimizer == "adamw8bit":
         live["optimizer states"] += (optimizers if plan.in_backward else 1) * 2 * rounded(256 * 4)
-    live["inputs"] = 2 * rounded(8 * plan.tokens)
+    live["inputs"] = 2 * rounded(8 * plan.tokens * plan.accumulation)
     if shape.style == "llama":
         live["inputs"] += 2 * rounded(plan.sequence * shape.head_dim * compute)
     return live

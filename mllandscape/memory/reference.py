@@ -6,6 +6,8 @@ matmuls; there is no dropout, whose CPU mask has another size; tokens are one di
 
 import logging
 import math
+import weakref
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -212,10 +214,13 @@ def initialise(model: Transformer, seed: int = 0) -> None:
 
 
 def make_inputs(shape: ModelShape, plan: TrainingPlan, device: str = "cpu", seed: int = 0) -> tuple:
-    """Random token ids, targets (each (batch, sequence), int64) and the rotary table."""
+    """Random token ids and targets, each (accumulation, batch, sequence) in int64, and the rotary table.
+
+    Plans that cut the same number of sequences into micro-batches differently see the same tokens.
+    """
+    size = (plan.accumulation, plan.batch, plan.sequence)
     generator = torch.Generator(device).manual_seed(seed) if seed else None
-    ids = torch.randint(shape.vocab, (plan.batch, plan.sequence), device=device, generator=generator)
-    targets = torch.randint(shape.vocab, (plan.batch, plan.sequence), device=device, generator=generator)
+    ids, targets = (torch.randint(shape.vocab, size, device=device, generator=generator) for _ in range(2))
     compute = torch.float32 if plan.precision == "fp32" else torch.bfloat16
     return ids, targets, rotary_table(plan, shape, compute, device) if shape.style == "llama" else None
 
@@ -271,26 +276,29 @@ def make_optimizers(model: nn.Module, plan: TrainingPlan, lr: float = 1e-3) -> l
     make = with_master_weights if plan.precision == "bf16-master" else make_optimizer
     if not plan.in_backward:
         return [make(trained, plan, lr)]
-    optimizers = {parameter: make([parameter], plan, lr) for parameter in trained}
+    optimizers = [make([parameter], plan, lr) for parameter in trained]
 
-    def step(parameter):
-        optimizers[parameter].step()
+    def step(optimizer, parameter):
+        optimizer().step()
         parameter.grad = None
 
-    for parameter in trained:
-        parameter.register_post_accumulate_grad_hook(step)
-    return list(optimizers.values())
+    for parameter, optimizer in zip(trained, optimizers, strict=True):
+        # Weakly: Python's garbage collector does not see a cycle through this hook, and the model would live forever.
+        parameter.register_post_accumulate_grad_hook(partial(step, weakref.ref(optimizer)))
+    return optimizers
 
 
-def train_step(model: Transformer, optimizers: list[torch.optim.Optimizer], inputs: tuple, plan: TrainingPlan) -> Tensor:
-    """One optimizer step over ``accumulation`` micro-batches; returns the last micro-batch's loss."""
-    device = inputs[0].device.type
-    for _ in range(plan.accumulation):
-        with torch.autocast(device, torch.bfloat16, enabled=plan.precision == "amp-bf16"):
-            loss = model(*inputs)
+def train_step(model: Transformer, optimizers: list[torch.optim.Optimizer], inputs: tuple, plan: TrainingPlan) -> float:
+    """One optimizer step over ``accumulation`` micro-batches; returns the mean of their losses."""
+    ids, targets, rotary = inputs
+    total = 0.0
+    for micro_batch in range(plan.accumulation):
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=plan.precision == "amp-bf16"):
+            loss = model(ids[micro_batch], targets[micro_batch], rotary)
         (loss / plan.accumulation).backward()
+        total += loss.item()
     if not plan.in_backward:
         for optimizer in optimizers:
             optimizer.step()
     model.zero_grad()
-    return loss.detach()
+    return total / plan.accumulation

@@ -40,6 +40,25 @@ def trace(shape: ModelShape, plan: TrainingPlan) -> MemoryProfile:
     return profile(tracker, "trace", shape, plan)
 
 
+def run(shape: ModelShape, plan: TrainingPlan, steps: int = 2, budget: int | None = None) -> tuple[MemoryProfile, list[float]]:
+    """The same step with real CPU tensors: the profile of the last of ``steps`` steps, and every step's loss.
+
+    Weights and tokens are the same for every plan. With ``budget`` (bytes) the tracker raises torch.OutOfMemoryError.
+    """
+    model = reference.make_model(shape, plan)
+    reference.initialise(model)
+    inputs = reference.make_inputs(shape, plan, seed=1)
+    optimizers = reference.make_optimizers(model, plan)
+    tracker = Tracker(budget)
+    register(tracker, model, optimizers, inputs)
+    losses = []
+    with tracker, tracker.following(model):
+        for _ in range(steps):
+            tracker.reset()
+            losses.append(reference.train_step(model, optimizers, inputs, plan))
+    return profile(tracker, "run", shape, plan), losses
+
+
 def trace_step(build: Callable[[], Any], step: Callable[..., Any]) -> MemoryProfile:
     """The same answer for any model and any training step.
 

@@ -1,0 +1,149 @@
+"""The command ``mllandscape``: open the lessons, look at the machine, estimate the memory of a training step."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from mllandscape import BadInput, __version__, units
+from mllandscape.lessons import EXPERIMENTS, Experiment
+from mllandscape.machine import Gpu, Machine, look
+from mllandscape.memory.plan import CHOICES, LIMITS, TrainingPlan
+
+INSTALL = {
+    "cuda": "an NVIDIA GPU with its driver, and a CUDA build of torch",
+    "rlimit_data": "Linux, or on Windows its Linux subsystem (WSL 2)",
+}
+"""What meets a need that pip alone does not."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb. A wrong input is one line on stderr and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a console that lacks a character shows a question mark instead of failing
+    parser = _Parser(prog="mllandscape", description="Ten ML-engineering interview questions, answered by experiment.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"mllandscape {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="lab | doctor | estimate")
+    _lab_options(verbs.add_parser("lab", help="open your own copies of the notebooks in JupyterLab", allow_abbrev=False))
+    verbs.add_parser("doctor", help="what this machine has, and which experiments it runs live", allow_abbrev=False)
+    _estimate_options(verbs.add_parser("estimate", help="memory of one training step, whether it fits, and what would make it fit", allow_abbrev=False))
+    chosen = parser.parse_args(arguments)
+    try:
+        return {"lab": lab, "doctor": doctor, "estimate": estimate}[chosen.verb](chosen)
+    except BadInput as error:
+        print(f"mllandscape: {error}", file=sys.stderr)
+        return 2
+
+
+def _lab_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--folder", type=Path, default=Path("my_notebooks"), help="where your copies are; your work is never overwritten (my_notebooks)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+
+
+def lab(chosen: argparse.Namespace) -> int:
+    """Open JupyterLab on this machine only, with its token, on the learner's copies. Ends when JupyterLab does."""
+    from mllandscape.course.notebooks import learner_copies
+
+    folder = chosen.folder.resolve()
+    copies = learner_copies(folder)
+    print(f"Your copies of the notebooks ({len(copies)}) are in {folder}. Stop with Ctrl-C.", flush=True)
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, whatever other kernels the user has
+    # Without a terminal JupyterLab lets an interrupt kill it, and its kernels go on; a termination stops both.
+    signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
+    from jupyterlab.labapp import LabApp
+
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.allow_root": True,  # the only user of many containers; nobody else can reach the server
+        "ServerApp.root_dir": str(folder),
+        "ServerApp.answer_yes": True,  # Ctrl-C stops at once instead of asking
+        "ServerApp.open_browser": not chosen.no_browser,
+        "LabApp.default_url": "/lab",
+        "LabApp.workspaces_dir": str(folder / ".workspaces"),  # open tabs belong to this folder
+        "ServerApp.log_level": "WARN",
+        "LanguageServerManager.autodetect": False,  # it would start npm to look for language servers
+        "LabApp.news_url": None,
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    }
+    LabApp.launch_instance([f"--{name}={value}" for name, value in options.items()])
+    return 0
+
+
+def doctor(chosen: argparse.Namespace) -> int:
+    """Print what the machine has, what each experiment does here, and how to get what is missing."""
+    print("\n".join(diagnosis(look())))
+    return 0
+
+
+def diagnosis(machine: Machine) -> list[str]:
+    """The lines of ``doctor``."""
+    gpu = machine.gpu
+    lines = [str(machine)]
+    build = f"torch is built for CUDA {gpu.cuda}" if gpu and gpu.cuda else "torch is a CPU build and cannot use it"
+    lines += [f"GPU: {gpu.name}, {_capacity(gpu)}, compute capability {gpu.capability}, driver {gpu.driver}; {build}"] if gpu else []
+    lines += ["packages: " + ", ".join(f"{name} {version or 'missing'}" for name, version in machine.packages.items())]
+    lines += [f"C++ compiler: {machine.cxx or 'missing'}; Chromium, for the browser test: {machine.chromium or 'missing'}"]
+    missing: dict[str, None] = {}
+    for number in dict.fromkeys(experiment.lesson for experiment in EXPERIMENTS):
+        lines += ["", f"lesson {number}"]
+        for experiment in EXPERIMENTS:
+            if experiment.lesson == number:
+                lines += [f"  {experiment.name}: {status(experiment, machine)}"]
+                missing |= dict.fromkeys(need for need in experiment.needs if not machine.has(need))
+    packages = [need for need in missing if need not in INSTALL]
+    lines += ["", f"to install what is missing: python -m pip install {' '.join(packages)}"] if packages else []
+    return lines + [f"{need} needs {INSTALL[need]}" for need in missing if need in INSTALL]
+
+
+def _capacity(gpu: Gpu) -> str:
+    return units.gib(gpu.capacity) if gpu.capacity else "capacity unknown"
+
+
+def status(experiment: Experiment, machine: Machine) -> str:
+    """``live``, ``recorded`` or ``not at all``, and why."""
+    from mllandscape import record
+
+    missing = [need for need in experiment.needs if not machine.has(need)]
+    if not missing:
+        return "live"
+    if experiment.instead and missing == [experiment.instead[0]]:
+        return f"live, {experiment.instead[1]}"
+    recording = record.load(experiment.recording) if experiment.recording else None
+    return (f"{recording.provenance}" if recording else "not at all") + f" ({', '.join(missing)} missing)"
+
+
+def _estimate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shape", metavar="SHAPE", help="a model such as llama-2-13b, or a Hugging Face config.json")
+    for name, limit in LIMITS.items():
+        if name != "lora_rank":
+            parser.add_argument(f"--{name}", type=int, help=f"1 to {limit:,} ({getattr(TrainingPlan(), name)})")
+    for name, options in CHOICES.items():
+        if name != "trainable":
+            default = getattr(TrainingPlan(), name)
+            parser.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), help=f"{', '.join(options)}{f' ({default})' if default else ''}")
+    parser.add_argument("--in-backward", action="store_true", default=None, help="update each parameter as soon as its gradient exists")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train adapters of this rank only")
+    parser.add_argument("--gpu", default="A100-80GB", help="a card, 80GB as on its box, or usable memory such as 79.15GiB (A100-80GB)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON, in bytes")
+
+
+def estimate(chosen: argparse.Namespace) -> int:
+    """Print the predicted memory of a training step, the verdict on a card, and the cheapest changes that make it fit."""
+    from mllandscape.memory.estimate import report
+    from mllandscape.memory.shape import ModelShape
+
+    given = {name: getattr(chosen, name) for name in (*LIMITS, *CHOICES, "in_backward") if getattr(chosen, name, None) is not None}
+    if chosen.lora is not None:
+        given |= {"trainable": "lora", "lora_rank": chosen.lora}
+    on_disk = chosen.shape.endswith(".json") or (Path(chosen.shape) / "config.json").is_file()
+    shape = ModelShape.from_config(chosen.shape) if on_disk else ModelShape.preset(chosen.shape)
+    answer = report(shape, TrainingPlan(**given), chosen.gpu)
+    print(json.dumps(answer.to_json(), indent=2) if chosen.json else answer)
+    return 0

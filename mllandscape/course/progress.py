@@ -1,0 +1,76 @@
+"""What the learner did, kept on their own machine: one small JSON file an entry, in a folder of the user's data.
+
+An entry is never changed or removed, and two notebooks never write the same file, so neither a crash nor a second writer can lose one
+and no lock is needed. No name is stored. The folder is ``$MLLANDSCAPE_DATA`` or the user's data folder; deleting it starts afresh.
+"""
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from mllandscape import BadInput
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """``kind`` is guess, quiz or exercise; ``key`` is lesson.name; ``day`` is its local date as 2026-11-23."""
+
+    kind: str
+    key: str
+    value: Any
+    day: str
+
+
+def folder() -> Path:
+    """Where the entries lie. It need not exist yet."""
+    if given := os.environ.get("MLLANDSCAPE_DATA"):
+        return Path(given) / "progress"
+    from platformdirs import user_data_dir
+
+    return Path(user_data_dir("mllandscape", appauthor=False)) / "progress"
+
+
+def add(kind: str, key: str, value: Any) -> Entry:
+    """Store an entry at once and whole. Raises BadInput where the folder cannot be written."""
+    entry = Entry(kind, key, value, date.today().isoformat())
+    name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        part = folder() / f"{name}.part"
+        part.write_text(json.dumps({"schema": SCHEMA, **vars(entry)}), encoding="utf-8")
+        os.replace(part, folder() / f"{name}.json")
+    except OSError as error:
+        raise BadInput(f"Not saved, {folder()} cannot be written ({error.strerror}); set MLLANDSCAPE_DATA to a folder that can.") from None
+    return entry
+
+
+def read(kind: str, key: str) -> tuple[list[Entry], str]:
+    """Every entry of one kind and key, oldest first, and one line about files that could not be read, or "".
+
+    An unreadable file is set aside under a name with today's date and kept. An entry of a newer version is left alone.
+    """
+    entries, aside = [], 0
+    for path in sorted(folder().glob("*.json")):
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            if fields["schema"] != SCHEMA:
+                continue
+            entry = Entry(*(fields[name] for name in ("kind", "key", "value", "day")))
+        except FileNotFoundError:
+            continue  # another notebook has just set it aside
+        except (OSError, ValueError, KeyError, TypeError):
+            with contextlib.suppress(OSError):
+                path.rename(path.with_suffix(f".unreadable-{date.today().isoformat()}"))
+            aside += 1
+        else:
+            if (entry.kind, entry.key) == (kind, key):
+                entries.append(entry)
+    return entries, f"{aside} unreadable progress file(s) set aside in {folder()}; nothing else is lost." if aside else ""

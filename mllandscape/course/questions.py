@@ -1,0 +1,144 @@
+"""Guess before you look, see the answer beside your guess, and multiple-choice questions."""
+
+import html
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from mllandscape import BadInput
+from mllandscape.course import progress
+from mllandscape.course.shown import Shown
+
+
+def guess(key: str, question: str, *, unit: str = "", options: Sequence[str] | None = None, low: float | None = None, high: float | None = None) -> Shown:
+    """Ask for a number in ``unit`` (from ``low`` to ``high``), or for one of ``options``, before anything is shown.
+
+    A commit is stored at once. The first one stands; a later one is kept beside it as a revision. An impossible entry is answered in one
+    line under the entry. The plain text depends on the arguments alone.
+    """
+    if options is not None and (len(options) < 2 or unit or low is not None or high is not None):
+        raise BadInput(f"Guess {key}: give two options or more, or a unit with low and high for a number, not both.")
+    if low is not None and high is not None and not low < high:
+        raise BadInput(f"Guess {key}: low={low} is not below high={high}; give the range in which a guess makes sense.")
+    form = "one of: " + ", ".join(options) if options else "a number" + (f" in {unit}" if unit else "")
+    text = f"Guess {key}: {question} ({form}; commit before you run on)"
+
+    import ipywidgets as widgets
+
+    if options:
+        entry = widgets.RadioButtons(options=list(options), value=None, tooltip=question, layout=widgets.Layout(width="auto"))
+    else:
+        entry = widgets.Text(placeholder=unit, description="Guess", tooltip=f"{question} ({form})", layout=widgets.Layout(width="16em"))
+    commit = widgets.Button(description="Commit", tooltip="Store this guess; it cannot be taken back")
+    status = widgets.HTML()
+
+    def say_stored() -> None:
+        entries, note = progress.read("guess", key)
+        status.value = status_line(f"{committed(entries, unit)} {note}")
+
+    def store(_: Any) -> None:
+        try:
+            value = entry.value if options else parse_number(entry.value, unit, low, high)
+            if value is None:
+                raise BadInput("Nothing is chosen yet; pick one option, then commit.")
+            progress.add("guess", key, value)
+            say_stored()
+        except BadInput as error:
+            status.value = status_line(str(error))
+
+    commit.on_click(store)
+    say_stored()
+    box = widgets.VBox([widgets.HTML(f"<b>{html.escape(question)}</b>"), entry, commit, status])
+    return Shown(text, f"<p>{html.escape(text)}</p>", box, {"entry": entry, "commit": commit, "status": status})
+
+
+def status_line(text: str) -> str:
+    """One line of a panel's answer, as HTML that a screen reader announces."""
+    return f'<span role="status">{html.escape(text.strip())}</span>'
+
+
+def parse_number(text: str, unit: str = "", low: float | None = None, high: float | None = None) -> float:
+    """The finite number that the learner typed: ``"1,300.5 GB"`` for the unit GB is 1300.5. Raises BadInput in one line."""
+    limits = [f"{word} {bound:,g}" for word, bound in (("from", low), ("up to", high)) if bound is not None]
+    try:
+        value = float(text.strip().removesuffix(unit).replace(",", ""))
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high):
+        return value
+    raise BadInput(f"{text!r} is no guess yet; write {' '.join(['a number', *limits, *([f'in {unit}'] if unit else [])])}, then commit.")
+
+
+def committed(entries: Sequence[progress.Entry], unit: str = "") -> str:
+    """The learner's guess and its revisions in one line."""
+    if not entries:
+        return "No guess is committed yet."
+    first, *later = entries
+    revised = f", revised to {', then '.join(amount(e.value, unit) for e in later)}" if later else ""
+    return f"Committed on {first.day}: {amount(first.value, unit)}{revised}."
+
+
+def amount(value: float | str, unit: str = "") -> str:
+    """A number with four significant digits and its unit, or an option as it is."""
+    number = value if isinstance(value, str) else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return f"{number} {unit}".strip()
+
+
+def log_error(guessed: float, answer: float) -> str:
+    """How far off, as a ratio with its base-2 logarithm: ``"2.0 times too low (log2 error -1.00)"``. A difference where one is not positive."""
+    if guessed == answer:
+        return "exactly right"
+    if guessed <= 0 or answer <= 0:
+        return f"off by {amount(abs(guessed - answer))}"
+    error = math.log2(guessed / answer)
+    ratio = 2 ** abs(error)
+    far = "within 5 %" if ratio < 1.05 else f"{ratio:,.{1 if ratio < 10 else 0}f} times too {'high' if error > 0 else 'low'}"
+    return f"{far} (log2 error {error:+.2f})"
+
+
+def reveal(key: str, answer: float | str, unit: str = "", *, explain: str = "") -> Shown:
+    """Show the answer that the cells above have computed, and in the HTML the learner's guess beside it, with its error.
+
+    The plain text is ``Answer <key>: <answer>`` with four significant digits and the explanation. Without a guess it says so and goes on.
+    """
+    if isinstance(answer, float) and not math.isfinite(answer):
+        raise BadInput(f"Answer {key}: {answer} is no answer; pass a finite number in {unit or 'its unit'}, or the option's text.")
+    text = f"Answer {key}: {amount(answer, unit)}.{f' {explain}' if explain else ''}"
+    entries, note = progress.read("guess", key)
+    if not entries:
+        beside = "You committed no guess; the next one teaches more if you do."
+    else:
+        first = entries[0].value
+        words = isinstance(answer, str) or isinstance(first, str)
+        verdict = ("right" if first == answer else "not the answer") if words else log_error(first, answer)
+        beside = f"{committed(entries, unit)} Your first guess is {verdict}."
+    shown = f"<p><b>{html.escape(amount(answer, unit))}</b> {html.escape(explain)}</p><p>{html.escape(f'{beside} {note}'.strip())}</p>"
+    return Shown(text, shown)
+
+
+def quiz(key: str, question: str, options: Sequence[str], answer: str, why: str) -> Shown:
+    """One choice among ``options``; the panel says whether it is right and why, and every try is stored. The plain text gives nothing away."""
+    if answer not in options or len(set(options)) != len(options) or len(options) < 2:
+        raise BadInput(f"Quiz {key}: the answer {answer!r} must be one of two or more different options, which are {', '.join(options)}.")
+    text = f"Quiz {key}: {question} (" + "; ".join(f"{letter}. {option}" for letter, option in zip("abcdefgh", options, strict=False)) + ")"
+
+    import ipywidgets as widgets
+
+    entry = widgets.RadioButtons(options=list(options), value=None, tooltip=question, layout=widgets.Layout(width="auto"))
+    button = widgets.Button(description="Answer", tooltip="Check the chosen option")
+    status = widgets.HTML(status_line(""))
+
+    def judge(_: Any) -> None:
+        if entry.value is None:
+            line = "Nothing is chosen yet; pick one option, then answer."
+        else:
+            line = f"Right. {why}" if entry.value == answer else "Not this one; think again, then choose another."
+            try:
+                progress.add("quiz", key, {"choice": entry.value, "right": entry.value == answer})
+            except BadInput as error:
+                line = f"{line} {error}"
+        status.value = status_line(line)
+
+    button.on_click(judge)
+    box = widgets.VBox([widgets.HTML(f"<b>{html.escape(question)}</b>"), entry, button, status])
+    return Shown(text, f"<p>{html.escape(text)}</p>", box, {"entry": entry, "answer": button, "status": status})

@@ -1,0 +1,28 @@
+"""The ten lessons, one module each, and what every experiment of theirs needs to run live."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment of a lesson. It runs live where ``mllandscape.machine.Machine.has`` every one of ``needs``.
+
+    ``instead`` names one need that can be missing and what the experiment then does, still live. ``recording`` is the
+    name under ``mllandscape/recordings`` of the run that is shown where it cannot run live.
+    """
+
+    lesson: str
+    name: str
+    needs: tuple[str, ...] = ()
+    instead: tuple[str, str] | None = None
+    recording: str | None = None
+
+
+EXPERIMENTS = (
+    Experiment("03", "bytes by arithmetic"),
+    Experiment("03", "trace of a 13B step", needs=("torch",)),
+    Experiment("03", "real out-of-memory under a byte budget", needs=("torch", "rlimit_data"), instead=("rlimit_data", "under the tracker's own budget")),
+    Experiment("03", "out of memory on a GPU", needs=("torch", "cuda"), recording="out_of_memory_gpu"),
+    Experiment("03", "8-bit AdamW", needs=("torch", "bitsandbytes")),
+    Experiment("03", "find_executable_batch_size and accumulate", needs=("torch", "accelerate")),
+)

@@ -1,0 +1,22 @@
+"""Every test, and every kernel that a test starts, runs without a GPU, with an empty progress folder, and without the user's Jupyter settings."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+
+_folder = tempfile.TemporaryDirectory(prefix="mllandscape-test-", ignore_cleanup_errors=True)
+_PRIVATE = ("MLLANDSCAPE_DATA", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+
+os.environ |= {name: str(Path(_folder.name) / name.lower()) for name in _PRIVATE}
+os.environ |= {"CUDA_VISIBLE_DEVICES": "", "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_PLATFORM_DIRS": "1"}
+os.environ.pop("JUPYTER_PATH", None)
+
+# A slow machine is no failure.
+settings.register_profile("mllandscape", deadline=None)
+settings.load_profile("mllandscape")
+
+
+def pytest_unconfigure():
+    _folder.cleanup()

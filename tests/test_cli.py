@@ -1,0 +1,223 @@
+"""The command ``mllandscape``: its verbs, its errors, and what importing the package costs."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mllandscape import __version__, cli, lessons
+from mllandscape.cli import diagnosis, main
+from mllandscape.machine import PACKAGES, Gpu, Machine
+from mllandscape.memory import ModelShape, TrainingPlan, predict
+
+LAPTOP = Machine(
+    os="Linux x86_64", python="3.12.1", cores=8, memory=16 * 2**30, torch="2.13.0", gpu=None, cxx=None,
+    packages={name: "1.0" for name in PACKAGES}, rlimit_data=True, chromium=None,
+)  # fmt: skip
+H200 = Gpu("NVIDIA H200", 150_000_000_000, "9.0", "580.65", "13.0")
+
+
+# ---- doctor ----
+
+
+def statuses(machine: Machine) -> dict[str, str]:
+    return dict(line.strip().split(": ", 1) for line in diagnosis(machine) if line.startswith("  "))
+
+
+def test_every_experiment_of_every_lesson_is_listed():
+    assert list(statuses(LAPTOP)) == [experiment.name for experiment in lessons.EXPERIMENTS]
+
+
+def test_a_laptop_runs_everything_live_but_the_gpu_experiment():
+    assert [name for name, status in statuses(LAPTOP).items() if status != "live"] == ["out of memory on a GPU"]
+    assert "cuda missing" in statuses(LAPTOP)["out of memory on a GPU"]
+
+
+def test_a_machine_with_a_gpu_runs_everything_live():
+    with_gpu = replace(LAPTOP, gpu=H200)
+    assert set(statuses(with_gpu).values()) == {"live"}
+    assert "NVIDIA H200, 139.7 GiB, compute capability 9.0, driver 580.65; torch is built for CUDA 13.0" in "\n".join(diagnosis(with_gpu))
+
+
+def test_a_gpu_under_a_cpu_build_of_torch_is_named_and_not_used():
+    machine = replace(LAPTOP, gpu=replace(H200, cuda=None))
+    assert "CPU build" in "\n".join(diagnosis(machine)) and statuses(machine)["out of memory on a GPU"] != "live"
+
+
+def test_without_a_kernel_limit_the_tracker_enforces_the_budget():
+    machine = replace(LAPTOP, os="Darwin arm64", rlimit_data=False)
+    assert statuses(machine)["real out-of-memory under a byte budget"] == "live, under the tracker's own budget"
+
+
+def test_missing_packages_are_named_with_one_line_that_installs_them():
+    machine = replace(LAPTOP, packages=LAPTOP.packages | {"bitsandbytes": None, "accelerate": None})
+    assert "bitsandbytes missing" in statuses(machine)["8-bit AdamW"]
+    assert [line for line in diagnosis(machine) if "pip install" in line] == ["to install what is missing: python -m pip install bitsandbytes accelerate"]
+
+
+def test_without_torch_only_the_arithmetic_runs():
+    assert [name for name, status in statuses(replace(LAPTOP, torch=None)).items() if status.startswith("live")] == ["bytes by arithmetic"]
+
+
+def test_a_recorded_experiment_is_shown_as_recorded(monkeypatch):
+    from mllandscape import record
+
+    provenance = record.Provenance(kind="recorded", device="NVIDIA H200", driver="580", cuda="13.0", torch="2.11.0", python="3.12", date="2026-11-01")
+    monkeypatch.setattr(record, "load", lambda name: record.Recording(name, {}, provenance))
+    status = statuses(LAPTOP)["out of memory on a GPU"]
+    assert status.startswith("recorded on NVIDIA H200") and "2026-11-01" in status and "live" not in status
+
+
+def test_doctor_runs_on_this_machine(capsys):
+    assert main(["doctor"]) == 0
+    assert "lesson 03" in capsys.readouterr().out
+
+
+# ---- estimate ----
+
+
+def test_estimate_prints_the_prediction_the_verdict_and_changes_that_fit(capsys):
+    assert main("estimate llama-2-13b --batch 4 --precision bf16 --gpu 80GB".split()) == 0
+    out = capsys.readouterr().out
+    profile = predict(ModelShape.preset("llama-2-13b"), TrainingPlan(batch=4, precision="bf16"))
+    assert f"{profile.allocated / 1e9:.1f} GB" in out and "verdict" in out and "1. " in out
+
+
+def test_estimate_as_json_has_the_terms_of_the_same_prediction_in_bytes(capsys):
+    command = "estimate gpt2 --batch 2 --sequence 512 --precision fp32 --optimizer sgd --optimizer-impl fused --accumulation 3 "
+    command += "--checkpointing full --attention math --loss chunked --gpu 24GB --json"
+    assert main(command.split()) == 0
+    report = json.loads(capsys.readouterr().out)
+    plan = TrainingPlan(
+        batch=2, sequence=512, precision="fp32", optimizer="sgd", optimizer_impl="fused", accumulation=3, checkpointing="full", attention="math", loss="chunked"
+    )  # fmt: skip
+    assert report["plan"] == plan.to_json()
+    assert report["terms"] == predict(ModelShape.preset("gpt2"), plan).terms and sum(report["terms"].values()) == report["allocated"]
+
+
+def test_estimate_knows_lora_and_the_optimizer_in_backward(capsys):
+    assert main("estimate gpt2 --sequence 1024 --lora 8 --in-backward --json".split()) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert (plan["trainable"], plan["lora_rank"], plan["in_backward"]) == ("lora", 8, True)
+
+
+def test_estimate_reads_a_config_and_the_folder_that_holds_one(capsys, tmp_path):
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257, "n_positions": 1024}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    reports = []
+    for shape in ("gpt2", str(tmp_path / "config.json"), str(tmp_path)):
+        assert main(["estimate", shape, "--sequence", "1024", "--json"]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert len({report["allocated"] for report in reports}) == 1
+
+
+def fails_in_one_line(arguments: list[str], capsys) -> str:
+    """Run the command, which has to end with status 2 and one line on stderr, and return the line."""
+    try:
+        status = main(arguments)
+    except SystemExit as ending:
+        status = ending.code
+    out, error = capsys.readouterr()
+    assert (status, out, len(error.splitlines())) == (2, "", 1), (status, out, error)
+    return error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "", "nonsense", "estimate", "lab surplus", "doctor --verbose",
+        "estimate llama-13b", "estimate missing.json",
+        "estimate gpt2 --batch 0", "estimate gpt2 --batch two", "estimate gpt2 --batch 1.5", "estimate gpt2 --batch", "estimate gpt2 --unknown",
+        "estimate gpt2 --precision fp8", "estimate gpt2 --optimizer lion", "estimate gpt2 --lora 0",
+        "estimate gpt2 --optimizer adafactor --optimizer-impl fused", "estimate gpt2 --in-backward --accumulation 2",
+        "estimate gpt2 --gpu 80", "estimate gpt2 --gpu -1GB", "estimate gpt2 --gpu potato",
+    ],
+)  # fmt: skip
+def test_a_wrong_call_is_one_line_and_status_2(arguments, capsys):
+    assert fails_in_one_line(arguments.split(), capsys).startswith("mllandscape")
+
+
+@given(name=st.sampled_from(["--batch", "--sequence", "--precision", "--optimizer", "--loss", "--gpu", "--lora"]), value=st.text(max_size=20))
+def test_a_nonsense_value_never_ends_in_a_traceback(name, value):
+    try:
+        status = main(["estimate", "gpt2", f"{name}={value}"])
+    except SystemExit as ending:
+        status = ending.code
+    assert status in (0, 2)
+
+
+def test_a_config_that_is_not_one_is_one_line(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json" in fails_in_one_line(["estimate", str(tmp_path / "config.json")], capsys)
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as ending:
+        main(["--version"])
+    assert ending.value.code == 0 and capsys.readouterr().out == f"mllandscape {__version__}\n"
+
+
+# ---- lab ----
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The options that JupyterLab would be started with."""
+    from jupyterlab.labapp import LabApp
+
+    from mllandscape.course import notebooks
+
+    options = []
+    monkeypatch.setattr(signal, "signal", lambda *handler: None)
+    monkeypatch.setattr(LabApp, "launch_instance", lambda argv: options.extend(argv))
+    monkeypatch.setattr(notebooks, "learner_copies", lambda folder: folder.mkdir(parents=True) or [folder / "03_out_of_memory.ipynb"])
+    return options
+
+
+def test_lab_listens_on_this_machine_only_with_a_token_and_asks_no_server_for_news(started, tmp_path, capsys):
+    assert main(["lab", "--folder", str(tmp_path / "mine"), "--no-browser"]) == 0
+    assert {"--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={tmp_path / 'mine'}", "--ServerApp.open_browser=False", "--LabApp.news_url=None"} <= set(started)
+    assert not any(word in option for option in started for word in ("token", "password", "allow_remote", "allow_origin", "disable_check"))
+    assert str(tmp_path / "mine") in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert str(tmp_path / "file" / "mine") in fails_in_one_line(["lab", "--folder", str(tmp_path / "file" / "mine")], capsys)
+
+
+# ---- importing ----
+
+HEAVY = {"torch", "matplotlib", "ipywidgets", "numpy", "IPython"}
+
+
+def modules_after(code: str) -> set[str]:
+    listed = subprocess.run([sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"], capture_output=True, text=True, check=True)
+    return set(listed.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("code", ["import mllandscape", "import mllandscape.cli", "from mllandscape.memory import ModelShape, TrainingPlan, predict"])
+def test_importing_brings_in_nothing_heavy(code):
+    assert modules_after(code).isdisjoint(HEAVY)
+
+
+def test_doctor_and_estimate_import_nothing_heavy():
+    assert modules_after("from mllandscape.cli import main; main(['doctor']); main(['estimate', 'gpt2', '--sequence', '1024'])").isdisjoint(HEAVY)
+
+
+def test_importing_the_package_takes_at_most_20_ms():
+    code = "import time; before = time.perf_counter(); import mllandscape; print(time.perf_counter() - before)"
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(5)]
+    assert min(float(seconds) for seconds in runs) <= 0.020
+
+
+def test_the_module_runs_as_a_command():
+    command = [sys.executable, "-m", "mllandscape", "estimate", "no-such-model"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(cli.__file__).parents[1])
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr and len(ended.stderr.splitlines()) == 1

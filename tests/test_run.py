@@ -1,0 +1,327 @@
+"""run.py: its verbs, when it installs, and that pyproject.toml, requirements.lock and environment.yml agree."""
+
+import importlib.metadata
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import run
+
+ROOT = Path(run.__file__).parent
+PYPROJECT, LOCK, CONDA = ((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "requirements.lock", "environment.yml"))
+
+PLATFORMS = {
+    "linux": {"sys_platform": "linux", "os_name": "posix", "platform_system": "Linux", "platform_machine": "x86_64"},
+    "darwin": {"sys_platform": "darwin", "os_name": "posix", "platform_system": "Darwin", "platform_machine": "arm64"},
+    "win32": {"sys_platform": "win32", "os_name": "nt", "platform_system": "Windows", "platform_machine": "AMD64"},
+}
+
+
+# ---- the three descriptions of the environment ----
+
+
+def requirements(lines: list[str]) -> list[Requirement]:
+    return [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def direct(pyproject: str) -> list[Requirement]:
+    project = tomllib.loads(pyproject)["project"]
+    return requirements(project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra])
+
+
+def disagreements(pyproject: str, lock: str, conda: str) -> list[str]:
+    """What a conda user, a run.py user and a pip user would not get alike."""
+    wanted, locked = direct(pyproject), requirements(lock.splitlines())
+    listed = next(item["pip"] for item in yaml.safe_load(conda)["dependencies"] if isinstance(item, dict))
+    pins = requirements([line for line in listed if not line.startswith("--")])
+    found = []
+    for requirement in wanted:
+        of_lock = {str(pin) for pin in locked if pin.name == requirement.name}
+        if not of_lock:
+            found.append(f"{requirement.name} is not locked")
+        if of_lock != {str(pin) for pin in pins if pin.name == requirement.name}:
+            found.append(f"{requirement.name} differs in environment.yml")
+        found += [f"{pin} is not {requirement}" for pin in locked if pin.name == requirement.name and not requirement.specifier.contains(pin_version(pin))]
+    found += [f"{pin.name} is only in environment.yml" for pin in pins if pin.name not in {requirement.name for requirement in wanted}]
+    found += [f"{pin} is not exact" for pin in locked + pins if not re.fullmatch(r"==[^*,]+", str(pin.specifier))]
+    return found + ([] if "--constraint requirements.lock" in listed else ["environment.yml leaves the indirect packages open"])
+
+
+def pin_version(pin: Requirement) -> str:
+    return str(pin.specifier).removeprefix("==")
+
+
+def test_pyproject_lock_and_conda_environment_agree():
+    assert disagreements(PYPROJECT, LOCK, CONDA) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p, lock, c: (p.replace('"torch==2.13.0"', '"torch==2.12.0"'), lock, c),
+        lambda p, lock, c: (p.replace('"pytest-xdist"', '"pytest-xdist", "flask"'), lock, c),
+        lambda p, lock, c: (p.replace('"pytest-xdist", ', ""), lock, c),
+        lambda p, lock, c: (p, re.sub(r"(?m)^jupyterlab==.*$", "jupyterlab==4.0.0", lock), c),
+        lambda p, lock, c: (p, re.sub(r"(?m)^nbval==.*\n", "", lock), c),
+        lambda p, lock, c: (p, re.sub(r"(?m)^numpy==.*$", "numpy>=2", lock), c),
+        lambda p, lock, c: (p, lock, re.sub(r"ipywidgets==[\d.]+", "ipywidgets==8.0.0", c)),
+        lambda p, lock, c: (p, lock, re.sub(r".*--constraint.*\n", "", c)),
+    ],
+)
+def test_a_difference_between_any_two_of_the_three_is_found(change):
+    changed = change(PYPROJECT, LOCK, CONDA)
+    assert changed != (PYPROJECT, LOCK, CONDA)
+    assert disagreements(*changed)
+
+
+def test_the_lock_command_would_write_this_conda_environment():
+    assert run.conda_environment(PYPROJECT, LOCK) == CONDA
+
+
+def test_torch_is_pinned_in_the_project_itself():
+    assert [str(requirement) for requirement in direct(PYPROJECT) if requirement.name == "torch"] == ["torch==2.13.0"]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("version", ["3.11.0", "3.11.9", "3.12.1", "3.13.2", "3.14.0"])
+def test_the_lock_has_one_version_of_every_direct_dependency_on_every_platform(version, platform):
+    here = PLATFORMS[platform] | {"python_full_version": version, "python_version": version.rpartition(".")[0]}
+    locked = requirements(LOCK.splitlines())
+    for requirement in direct(PYPROJECT):
+        pins = [pin for pin in locked if pin.name == requirement.name and (pin.marker is None or Marker(str(pin.marker)).evaluate(here))]
+        assert len(pins) == 1, (requirement, pins)
+
+
+def test_no_index_address_and_no_hash_is_in_the_lock():
+    assert not re.search(r"://|--index|--extra-index|--find-links|--hash", LOCK + CONDA)
+
+
+@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="this Python is not the one that run.py installed")
+def test_everything_installed_has_its_version_from_the_lock():
+    locked = {(pin.name, pin_version(pin)) for pin in requirements(LOCK.splitlines())}
+    installed = {(canonicalize_name(package.name), package.version.split("+")[0]) for package in importlib.metadata.distributions()}
+    assert {package for package in installed if package[0] not in ("pip", "mllandscape")} <= locked
+
+
+# ---- when run.py installs ----
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """run.py in an empty folder; the list gets every command that it would run, and none runs."""
+    for name in ("pyproject.toml", "requirements.lock"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    for name, path in {"ROOT": ".", "VENV": ".venv", "STAMP": f".venv/{run.STAMP.name}", "LOCK": "requirements.lock"}.items():
+        monkeypatch.setattr(run, name, tmp_path / path)
+    commands = []
+
+    def child(*command):
+        commands.append([str(part) for part in command])
+        if "venv" in command:
+            (run.VENV / "pyvenv.cfg").write_text("home = elsewhere")
+        return 0
+
+    monkeypatch.setattr(run, "child", child)
+    return commands
+
+
+def test_the_first_install_tells_the_size_then_makes_the_environment_then_installs_from_the_lock(house, capsys):
+    run.install()
+    venv, pip = house
+    assert venv[1:3] == ["-m", "venv"]
+    assert pip[1:4] == ["-m", "pip", "install"] and pip[pip.index("--constraint") + 1] == str(run.LOCK) and "--editable" in pip
+    assert re.search(r"Download: about \d\.\d GB", capsys.readouterr().out)
+
+
+def test_a_second_install_does_nothing(house, capsys):
+    run.install()
+    capsys.readouterr()
+    run.install()
+    assert len(house) == 2 and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("name", "pin"), [("pyproject.toml", "torch==2.13.0"), ("requirements.lock", "numpy==")])
+def test_a_changed_project_or_lock_is_installed_afresh(house, name, pin):
+    run.install()
+    (run.VENV / "old").write_text("left over")
+    text = (run.ROOT / name).read_text(encoding="utf-8")
+    (run.ROOT / name).write_text(text.replace(pin, f"{pin}9"), encoding="utf-8")
+    run.install()
+    assert len(house) == 4 and not (run.VENV / "old").exists()
+
+
+def test_a_setting_of_ruff_or_pytest_needs_no_install(house):
+    run.install()
+    with open(run.ROOT / "pyproject.toml", "a", encoding="utf-8") as file:
+        file.write("[tool.other]\nlevel = 1\n")
+    run.install()
+    assert len(house) == 2
+
+
+def test_another_python_gets_its_own_install(house, monkeypatch):
+    run.install()
+    monkeypatch.setattr(sys, "version", "3.14.9 (another)")
+    run.install()
+    assert len(house) == 4
+
+
+@pytest.mark.parametrize("step", ["venv", "pip"])
+def test_an_interrupted_install_is_done_again(house, monkeypatch, step):
+    whole = run.child
+
+    def interrupted(*command):
+        whole(*command)
+        if step in command:
+            raise KeyboardInterrupt
+        return 0
+
+    monkeypatch.setattr(run, "child", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.install()
+    monkeypatch.setattr(run, "child", whole)
+    house.clear()
+    run.install()
+    assert len(house) == 2
+
+
+def test_a_failed_install_is_told_in_one_line_and_done_again(house, monkeypatch):
+    monkeypatch.setattr(run, "child", lambda *command: int("pip" in command))
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ending:
+            run.install()
+        assert "\n" not in ending.value.code and "pip could not install" in ending.value.code
+
+
+def test_an_environment_that_run_py_did_not_make_is_left_alone(house):
+    run.VENV.mkdir()
+    (run.VENV / "pyvenv.cfg").write_text("somebody's own")
+    with pytest.raises(SystemExit, match="was not made by run.py"):
+        run.install()
+    assert house == [] and (run.VENV / "pyvenv.cfg").read_text() == "somebody's own"
+
+
+# ---- verbs ----
+
+
+def said(*arguments: str) -> tuple[int, str]:
+    """Exit status and stderr of run.py. Every call here ends before anything is installed."""
+    ended = subprocess.run([sys.executable, ROOT / "run.py", *arguments], capture_output=True, text=True, timeout=60)
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], [], ["lab", "--only", "03"], ["install", "surplus"], ["stress", "--fast"], ["lock", "--only", "3"], ["test", "--only"]],
+    ids=" ".join,
+)
+def test_a_wrong_call_is_one_line_and_status_2(arguments):
+    status, error = said(*arguments)
+    assert status == 2 and len(error.splitlines()) == 1 and error.startswith("run.py: "), error
+
+
+@pytest.mark.parametrize("verb", ["test", "references"])
+@pytest.mark.parametrize("number", ["99", "x", "-1", ""])
+def test_an_unknown_lesson_is_one_line(verb, number):
+    status, error = said(verb, f"--only={number}")
+    assert status == 2 and len(error.splitlines()) == 1 and "no such lesson" in error, error
+
+
+def test_an_old_python_is_told_in_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 9, 7, "final", 0))
+    with pytest.raises(SystemExit) as ending:
+        runpy.run_path(str(ROOT / "run.py"))
+    assert "needs Python 3.11" in ending.value.code and "3.9" in ending.value.code and "\n" not in ending.value.code
+
+
+def test_run_py_needs_nothing_but_the_standard_library():
+    code = "import sys, run; print(*{name.partition('.')[0] for name in sys.modules})"
+    modules = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    others = set(modules) - set(sys.stdlib_module_names) - {"run", "__main__"}
+    assert all(name.startswith("_sysconfigdata") for name in others), others
+
+
+@pytest.fixture
+def lesson(monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "notebooks" / "03_out_of_memory.ipynb").touch()
+    (tmp_path / "tests" / "test_out_of_memory.py").touch()
+
+
+@pytest.mark.parametrize("number", ["03", "3"])
+def test_one_lesson_is_its_notebook_its_unit_tests_and_its_gates(lesson, number):
+    arguments = run.test_arguments(number, ["-x"])
+    assert {"notebooks/03_out_of_memory.ipynb", "tests/test_out_of_memory.py", "tests/gates.py", "-x"} <= set(arguments)
+    assert "tests" not in arguments and arguments[arguments.index("-k") + 1] == "03_out_of_memory or 03. or test_out_of_memory"
+
+
+def test_all_tests_are_unit_tests_gates_and_notebooks_under_strict_nbval(lesson):
+    arguments = run.test_arguments(None, [])
+    assert {"tests", "notebooks", "--nbval", "--nbval-current-env"} <= set(arguments) and "--nbval-lax" not in arguments
+    assert tomllib.loads(PYPROJECT)["tool"]["pytest"]["ini_options"]["python_files"] == ["test_*.py", "gates.py"]
+
+
+def test_a_path_given_to_test_is_run_alone(lesson):
+    arguments = run.test_arguments(None, ["tests/test_out_of_memory.py::test_x"])
+    assert arguments[-1] == "tests/test_out_of_memory.py::test_x" and "notebooks" not in arguments
+
+
+def test_the_environment_of_children_keeps_pips_settings_and_drops_other_packages(monkeypatch):
+    for name in ("PIP_FIND_LINKS", "PYTHONPATH", "PYTHONHOME"):
+        monkeypatch.setenv(name, "somewhere")
+    found = run.environment()
+    assert found["PIP_FIND_LINKS"] == "somewhere" and "PYTHONPATH" not in found and "PYTHONHOME" not in found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of a terminal are sent another way on Windows")
+@pytest.mark.parametrize("ending", ["Ctrl-C", "terminated"])
+def test_nothing_goes_on_after_run_py_was_stopped(ending):
+    grandchild = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = f"import signal, sys, run; signal.signal(signal.SIGTERM, run.stop); run.child(sys.executable, '-c', {grandchild!r})"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        pid = int(process.stdout.readline())
+        if ending == "Ctrl-C":
+            os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the signal goes to everything in the foreground
+        else:
+            process.terminate()
+        assert process.wait(20) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+# ---- what is committed ----
+
+
+def committed() -> list[Path]:
+    tops = [path for path in ROOT.iterdir() if path.is_file() and path.suffix != ".pyc"]
+    below = [path for name in ("mllandscape", "tests", "notebooks", ".ci") for path in (ROOT / name).rglob("*") if path.is_file()]
+    return [path for path in tops + below if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts) and path.name != "gates.py"]  # it holds bad examples
+
+
+def test_no_package_index_and_no_path_of_one_machine_is_written_anywhere():
+    hosts = ["py" + "pi.org", "python" + "hosted", "download.py" + "torch", "conda.ana" + "conda"]
+    places = [f"/{top}/" for top in ("ro" + "ot", "ho" + "me", "wo" + "rk", "o" + "pt", "Us" + "ers")]
+    pattern = re.compile("|".join([*hosts, *(rf"(?<![\w.~/<>}}-]){place}\w" for place in places)]))
+    for path in committed():
+        try:
+            found = pattern.search(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:  # a picture
+            continue
+        assert not found, f"{path.relative_to(ROOT)} has {found[0]}"
+
+
+def test_ruff_finds_nothing():
+    ended = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
