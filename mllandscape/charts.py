@@ -47,11 +47,12 @@ TERMS = {
     "checkpoints": (YELLOW, ""),
     "temporaries": (GREY, ""),
     "optimizer step transient": (GREEN, "////"),
+    "inputs": (GREY, "...."),
 }
 """Colour and hatch of each memory category, in stacking order. The hatched ones are relatives of the plain one of their colour."""
 
 METHODS = {"predicted": (SKY, ""), "traced": (ORANGE, "////"), "measured": (GREEN, "....")}
-_SPARE = ((GREY, "...."), (YELLOW, "////"), (PURPLE, "////"), (ORANGE, "////"), (GREY, "xxxx"), (BLUE, "////"))
+_SPARE = ((BLUE, "...."), (YELLOW, "////"), (PURPLE, "////"), (ORANGE, "////"), (GREY, "xxxx"), (BLUE, "////"))
 _LINES = ((BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREEN, "-.", "^"), (BLACK, ":", "D"), (PURPLE, "-", "v"), (ORANGE, "--", "P"), (SKY, "-.", "X"))
 _UNITS = {"MB": units.MB, "GB": units.GB, "MiB": units.MIB, "GiB": units.GIB}
 

@@ -394,7 +394,7 @@ def _work(folder: Path) -> None:
             if request["warm_up"]:
                 _load(request["warm_up"])()
             if request["budget"]:
-                _limit(request["budget"], request["enforced"])
+                limit(request["budget"], request["enforced"])
             value = function(**request["kwargs"])
         finally:
             if limits:  # memory to report in, when all of it is taken
@@ -414,8 +414,11 @@ def _load(target: str) -> Callable:
     return getattr(importlib.import_module(module), name)
 
 
-def _limit(size: int, enforced: bool) -> None:
-    """Let the data segment (heap and private mappings) grow by ``size`` bytes from here."""
+def limit(size: int, enforced: bool = RLIMIT_DATA) -> None:
+    """In a child: let the data segment (heap and private mappings) grow by ``size`` bytes from here.
+
+    Where the operating system cannot enforce it, it becomes ``budget()``. A later call takes its place.
+    """
     global _soft_budget
     gc.collect()
     held = re.search(r"VmData:\s*(\d+) kB", Path("/proc/self/status").read_text()) if enforced else None

@@ -2,9 +2,10 @@
 
 import contextlib
 import gc
+import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from mllandscape import BadInput, charts, machine, record, sandbox, units
@@ -28,20 +29,24 @@ def model_states(profile: MemoryProfile) -> int:
 
 @dataclass(frozen=True)
 class Ladder:
-    """A small model that runs out of memory under ``budget`` (bytes), and the changes to try on its plan, by name."""
+    """A small model that runs out of memory under ``budget`` (bytes), and the changes to try on its plan, by name.
+
+    With ``search`` accelerate also looks for the largest batch that runs.
+    """
 
     name: str
     shape: ModelShape
     plan: TrainingPlan
     budget: int
     changes: dict[str, dict]
+    search: bool = False
 
 
 ACTIVATIONS = Ladder(
     "activation-bound",
-    ModelShape(style="gpt", layers=6, hidden=128, heads=2, vocab=8192, context=128, name="2M GPT"),
+    ModelShape(style="gpt", layers=8, hidden=64, heads=1, vocab=8192, context=128, name="1M GPT"),
     TrainingPlan(batch=16, sequence=128, precision="fp32"),
-    260 * units.MIB,
+    230 * units.MIB,
     {
         "as it is": {},
         "batch 8": {"batch": 8},
@@ -52,14 +57,15 @@ ACTIVATIONS = Ladder(
         "chunked loss": {"loss": "chunked"},
         "checkpointing, chunked loss": {"checkpointing": "full", "loss": "chunked"},
     },
+    search=True,
 )
 """Most of its bytes grow with the batch: logits over 8,192 words and what the backward pass needs."""
 
 PARAMETERS = Ladder(
     "parameter-bound",
-    ModelShape(style="gpt", layers=4, hidden=512, heads=8, vocab=8192, context=256, name="17M GPT"),
+    ModelShape(style="gpt", layers=3, hidden=512, heads=8, vocab=4096, context=64, name="12M GPT"),
     TrainingPlan(batch=1, sequence=64, precision="fp32"),
-    285 * units.MIB,
+    185 * units.MIB,
     {
         "as it is": {},
         "checkpointing": {"checkpointing": "full"},
@@ -75,32 +81,43 @@ PARAMETERS = Ladder(
 """One short sequence: parameters, gradients and optimizer states are nearly everything."""
 
 
-def climb(*ladders: Ladder, progress: Callable[[str], None] | None = None) -> dict[str, list[dict]]:
-    """Run every rung of each ladder for real: {ladder: [{"rung", "ending", "allocated", "requested", "losses"}]}.
+def climb(*ladders: Ladder, progress: Callable[[str], None] | None = None) -> dict[str, dict]:
+    """Run every rung of each ladder for real: {ladder: {"rungs": [...], "batch_sizes": [...]}}.
 
-    One child process a ladder, both at once. On a CUDA machine the child is capped to the budget on the GPU; elsewhere the
-    budget is the operating system's or the tracker's own. ``allocated`` (bytes) is the peak of live tensors; None after
-    an out-of-memory, whose failed allocation is ``requested``.
+    A rung has "rung", "ending", "allocated", "requested", "message" and "losses". In one child process, which takes the
+    budgets one after another. On a CUDA machine the child is capped on the GPU; elsewhere the budget is the operating
+    system's, or the tracker's own. ``allocated`` (bytes) is the peak of live tensors; None after an out-of-memory, whose
+    failed allocation is ``requested``. ``batch_sizes`` are those that accelerate tried, the last one ran.
     """
+    outcome = sandbox.call(
+        "mllandscape.lessons.out_of_memory:climb_here",
+        warm_up="mllandscape.lessons.out_of_memory:warm_up",
+        seconds=300,
+        env={"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+        progress=progress,
+        ladders=[
+            {"shape": ladder.shape.to_json(), "plan": ladder.plan.to_json(), "budget": ladder.budget, "changes": ladder.changes, "search": ladder.search}
+            for ladder in ladders
+        ],
+        on_gpu=machine.look(torch=True).gpu is not None,
+    )
+    if not outcome.ok:
+        raise BadInput(f"the ladder ended with {outcome.ending}: {outcome.message.partition(chr(10))[0] or outcome.error_type}; run the cell again, with more free memory.")
+    return {ladder.name: climbed for ladder, climbed in zip(ladders, outcome.value, strict=True)}
 
-    def child(ladder: Ladder) -> list[dict]:
-        on_gpu = machine.look(torch=True).gpu is not None
-        outcome = sandbox.call(
-            "mllandscape.lessons.out_of_memory:climb_here",
-            warm_up="mllandscape.lessons.out_of_memory:warm_up",
-            seconds=300,
-            budget=None if on_gpu else ladder.budget,
-            progress=progress,
-            shape=ladder.shape.to_json(),
-            plans={name: ladder.plan.but(**change).to_json() for name, change in ladder.changes.items()},
-            gpu_budget=ladder.budget if on_gpu else None,
-        )
-        if not outcome.ok:
-            raise BadInput(f"the {ladder.name} ladder ended with {outcome.ending}: {outcome.message.splitlines()[0] if outcome.message else outcome.error_type}")
-        return outcome.value
 
-    with ThreadPoolExecutor(len(ladders)) as pool:
-        return {ladder.name: rungs for ladder, rungs in zip(ladders, pool.map(child, ladders), strict=True)}
+def start_climb(*ladders: Ladder) -> Future:
+    """``climb`` on another core: ``result()`` waits for it. The child ends with this process, or when it is done."""
+    future: Future = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(climb(*ladders))
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
 
 
 def warm_up() -> None:
@@ -111,15 +128,23 @@ def warm_up() -> None:
     for change in ({}, {"precision": "amp-bf16"}, {"optimizer": "adafactor"}, {"optimizer": "adamw8bit"}):
         with contextlib.suppress(BadInput):  # no bitsandbytes here: that rung will say so
             run(shape, PARAMETERS.plan.but(**change), steps=1)
+    with contextlib.suppress(ImportError):
+        import accelerate.utils  # noqa: F401  (loaded before the budget counts)
     gc.collect()
 
 
-def climb_here(shape: dict, plans: dict[str, dict], gpu_budget: int | None) -> list[dict]:
+def climb_here(ladders: list[dict], on_gpu: bool) -> list[dict]:
     """The child's part: each plan for two steps, out of memory as a value, everything let go before the next one."""
     climbed = []
-    for name, plan in plans.items():
-        climbed.append({"rung": name} | train_here(ModelShape(**shape), TrainingPlan(**plan), gpu_budget))
-        gc.collect()  # a model and the hooks of its optimizers refer to each other
+    for ladder in ladders:
+        shape, plan, gpu_budget = ModelShape(**ladder["shape"]), TrainingPlan(**ladder["plan"]), ladder["budget"] if on_gpu else None
+        if not on_gpu:
+            sandbox.limit(ladder["budget"])
+        rungs = []
+        for name, change in ladder["changes"].items():
+            rungs.append({"rung": name} | train_here(shape, plan.but(**change), gpu_budget))
+            gc.collect()  # a model and the hooks of its optimizers refer to each other
+        climbed.append({"rungs": rungs, "batch_sizes": search_batch_size(shape, plan, gpu_budget) if ladder["search"] else []})
     return climbed
 
 
@@ -151,22 +176,8 @@ def train(shape: dict, plan: dict, gpu_budget: int | None = None) -> dict:
     return {"allocated": profile.allocated, "losses": losses}
 
 
-def meet(ladder: Ladder) -> sandbox.Outcome:
-    """One training run as it is, in a child under the ladder's budget: the out-of-memory that the question is about."""
-    on_gpu = machine.look(torch=True).gpu is not None
-    return sandbox.call(
-        "mllandscape.lessons.out_of_memory:train",
-        warm_up="mllandscape.lessons.out_of_memory:warm_up",
-        seconds=120,
-        budget=None if on_gpu else ladder.budget,
-        shape=ladder.shape.to_json(),
-        plan=ladder.plan.to_json(),
-        gpu_budget=ladder.budget if on_gpu else None,
-    )
-
-
-def rungs(ladder: Ladder, climbed: list[dict]) -> list[charts.Rung]:
-    """Predicted beside measured for each rung."""
+def rungs(ladder: Ladder, climbed: dict[str, dict]) -> list[charts.Rung]:
+    """Predicted beside measured for each rung of a ladder."""
     return [
         charts.Rung(
             rung["rung"],
@@ -174,32 +185,50 @@ def rungs(ladder: Ladder, climbed: list[dict]) -> list[charts.Rung]:
             measured=rung["allocated"],
             fits=rung["ending"] == "ok",
         )
-        for rung in climbed
+        for rung in climbed[ladder.name]["rungs"]
     ]
 
 
-def batch_size_that_fits(ladder: Ladder) -> sandbox.Outcome:
-    """accelerate's ``find_executable_batch_size`` on the ladder's model under its budget: value = every batch size it tried."""
-    return sandbox.call(
-        "mllandscape.lessons.out_of_memory:search_batch_size",
-        warm_up="mllandscape.lessons.out_of_memory:warm_up",
-        seconds=120,
-        budget=ladder.budget,
-        shape=ladder.shape.to_json(),
-        plan=ladder.plan.to_json(),
-    )
+WAYS = {
+    "the answer: bf16, 8-bit AdamW, checkpointing": TrainingPlan(precision="bf16", optimizer="adamw8bit", checkpointing="full"),
+    "the same, step inside backward": TrainingPlan(precision="bf16", optimizer="adamw8bit", checkpointing="full", in_backward=True),
+    "bf16, Adafactor inside backward": TrainingPlan(precision="bf16", optimizer="adafactor", checkpointing="full", in_backward=True),
+    "bf16, LoRA of rank 16": TrainingPlan(precision="bf16", trainable="lora", checkpointing="full"),
+    "autocast, AdamW, checkpointing": TrainingPlan(precision="amp-bf16", checkpointing="full"),
+}
+"""Plans for Llama-2-13B on one 80 GB card, those that fit and those that do not."""
 
 
-def search_batch_size(shape: dict, plan: dict) -> list[int]:
-    """The child's part: the decorator halves nothing itself, it shrinks by a tenth and calls again after each out-of-memory."""
+def record_ways() -> None:
+    """Trace every one of the WAYS at full size and keep the peaks (bytes): ``python -m mllandscape.lessons.out_of_memory``."""
+    from mllandscape.memory import trace
+
+    shape = ModelShape.preset("llama-2-13b")
+    peaks = {name: {"plan": plan.to_json(), "allocated": trace(shape, plan).allocated} for name, plan in WAYS.items()}
+    record.save("out_of_memory_ways", {"shape": shape.to_json(), "ways": peaks}, record.here("python -m mllandscape.lessons.out_of_memory"))
+
+
+def gpu_line() -> str:
+    """One line that says where the out-of-memory on a GPU was run: here, on the recording's machine, or not yet."""
+    gpu = machine.look(torch=True).gpu
+    if gpu:
+        return f"On a GPU: the run above was on this machine's {gpu.name}."
+    recorded = record.load("out_of_memory_gpu")
+    if recorded:
+        return f"On a GPU: {recorded}."
+    return "On a GPU: there is none here and no recorded run yet; on a CUDA machine with 8 GB or more the cell above runs there."
+
+
+def search_batch_size(shape: ModelShape, plan: TrainingPlan, gpu_budget: int | None) -> list[int]:
+    """The batch sizes that accelerate's ``find_executable_batch_size`` tries: a tenth less after each out-of-memory."""
     from accelerate.utils import find_executable_batch_size
 
     tried = []
 
-    @find_executable_batch_size(starting_batch_size=plan["batch"])
+    @find_executable_batch_size(starting_batch_size=plan.batch)
     def attempt(batch_size: int) -> None:
         tried.append(batch_size)
-        train(shape, plan | {"batch": batch_size})
+        train(shape.to_json(), plan.but(batch=batch_size).to_json(), gpu_budget)
 
     attempt()
     return tried
@@ -269,6 +298,20 @@ def optimizer_steps(micro_batches: int = 10, accumulation: int = 4) -> dict[str,
     return {"the source's loop": loop(source), "Accelerator.accumulate": loop(accelerated)}
 
 
+@contextlib.contextmanager
+def one_thread():
+    """Small tensors gain nothing from more threads, and wait for each other where the machine is busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
 def saved_bytes(shape: ModelShape, plan: TrainingPlan) -> int:
     """Bytes that autograd keeps for the backward pass of a real forward pass, weights left out (``saved_tensors_hooks``)."""
     import torch
@@ -321,11 +364,12 @@ def state_bytes(optimizer: str, elements: int) -> float:
     return sum(state.numel() * state.element_size() for state in states.values()) / elements
 
 
+@one_thread()
 def train_losses(optimizers: tuple[str, ...] = ("adamw", "adamw8bit", "adafactor"), steps: int = 60) -> dict[str, list[float]]:
     """Losses of one small GPT, same weights and tokens, under different optimizers."""
     from mllandscape.memory import reference
 
-    shape, losses = ModelShape(style="gpt", layers=2, hidden=128, heads=2, vocab=512, context=32), {}
+    shape, losses = ModelShape(style="gpt", layers=2, hidden=64, heads=1, vocab=512, context=32), {}
     for optimizer in optimizers:
         plan = TrainingPlan(batch=8, sequence=32, precision="fp32", optimizer=optimizer)
         model = reference.make_model(shape, plan)
@@ -356,6 +400,7 @@ def half_precision_adamw() -> list[float]:
     return weight.tolist()
 
 
+@one_thread()
 def in_backward_is_identical() -> dict[str, float | bool]:
     """Ordinary AdamW against an AdamW step inside backward: bit-identical weights? and peak gradient bytes as a share of the weights'."""
     import torch
@@ -437,7 +482,7 @@ def panel() -> Panel:
         return Dropdown(options=options, value=value, description=description, tooltip=tooltip)
 
     controls = {
-        "size": FloatLogSlider(value=13.0, base=10, min=-0.9, max=1.845, step=0.005, description="Size, B", readout_format=".3g", tooltip="parameters in billions, 0.126 to 70"),
+        "size": FloatLogSlider(value=13.0, base=10, min=-0.9031, max=1.8451, step=0.0001, description="Size, B", readout_format=".3g", tooltip="parameters in billions, 0.126 to 70"),
         "batch": IntSlider(value=1, min=1, max=32, description="Batch", tooltip="sequences in one micro-batch"),
         "sequence": SelectionSlider(options=[512, 1024, 2048, 4096, 8192], value=2048, description="Sequence", tooltip="tokens in one sequence"),
         "precision": choose("Precision", ("fp32", "amp-bf16", "bf16", "bf16-master"), "amp-bf16", "types of weights, gradients and states"),
@@ -478,3 +523,6 @@ def _adds_up(answer: Callable) -> str | None:
 exercise("03.ex1", _fits_13b)
 exercise("03.ex2", _profiles_mlp)
 exercise("03.ex3", _adds_up)
+
+if __name__ == "__main__":
+    record_ways()

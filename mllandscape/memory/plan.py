@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields, replace
 
 from mllandscape import BadInput
+from mllandscape.memory.shape import ModelShape, told
 
 CHOICES = {
     "precision": ("fp32", "amp-bf16", "bf16", "bf16-master"),
@@ -45,24 +46,24 @@ class TrainingPlan:
     lora_rank: int = 16
 
     def __post_init__(self):
-        if self.optimizer_impl is None and self.optimizer in ("adamw", "sgd", "sgd-momentum"):
-            object.__setattr__(self, "optimizer_impl", "foreach")
         for name, limit in LIMITS.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
-                raise BadInput(f"{name}={value!r}: a whole number from 1 to {limit:,} is possible.")
+                raise BadInput(f"{name}={told(value)}: a whole number from 1 to {limit:,} is possible.")
         for name, options in CHOICES.items():
             value = getattr(self, name)
             if name == "optimizer_impl" and value is None:
                 continue
-            if value not in options:
-                raise BadInput(f"{name}={value!r}: {', '.join(options)} are possible.")
+            if not isinstance(value, str) or value not in options:
+                raise BadInput(f"{name}={told(value)}: {', '.join(options)} are possible.")
         if not isinstance(self.in_backward, bool):
-            raise BadInput(f"in_backward={self.in_backward!r}: True and False are possible.")
-        if self.optimizer_impl and self.optimizer in ("adamw8bit", "adafactor"):
+            raise BadInput(f"in_backward={told(self.in_backward)}: True and False are possible.")
+        if self.optimizer_impl is None and self.optimizer not in ("adamw8bit", "adafactor"):
+            object.__setattr__(self, "optimizer_impl", "foreach")
+        elif self.optimizer_impl and self.optimizer in ("adamw8bit", "adafactor"):
             raise BadInput(f"optimizer_impl={self.optimizer_impl!r} with {self.optimizer}: only adamw, sgd and sgd-momentum have both; leave it out.")
         if self.in_backward and self.accumulation > 1:
-            raise BadInput(f"in_backward=True with accumulation={self.accumulation}: a gradient is freed as soon as it is used, so nothing adds up; choose one.")
+            raise BadInput(f"in_backward=True with accumulation={self.accumulation}: gradients are freed as soon as they are used, none add up; choose one.")
         if self.trainable == "lora" and self.precision == "bf16-master":
             raise BadInput("trainable='lora' with precision='bf16-master': the frozen weights have no master copy; choose bf16 or amp-bf16.")
 
@@ -70,6 +71,11 @@ class TrainingPlan:
     def tokens(self) -> int:
         """Tokens in one micro-batch."""
         return self.batch * self.sequence
+
+    def check(self, shape: ModelShape) -> None:
+        """Raise BadInput if the shape cannot run this plan: a gpt has no positions beyond its context."""
+        if shape.style == "gpt" and self.sequence > shape.context:
+            raise BadInput(f"sequence={self.sequence}: this gpt has {shape.context} learned positions; choose a shorter sequence or a larger context.")
 
     def but(self, **changes) -> "TrainingPlan":
         """The same plan with some values changed; a changed optimizer takes its own default implementation."""

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from math import prod
 
-from mllandscape import BadInput, units
+from mllandscape import units
 from mllandscape.memory.plan import LOSS_CHUNKS, TrainingPlan
 from mllandscape.memory.profile import Band, MemoryProfile, Moment
 from mllandscape.memory.shape import ModelShape
@@ -42,7 +42,6 @@ class Features:
     lora: bool
     accumulating: bool
     many_sequences: bool
-    shorter_than_context: bool
 
     @classmethod
     def of(cls, shape: ModelShape, plan: TrainingPlan) -> "Features":
@@ -63,7 +62,6 @@ class Features:
             lora=plan.trainable == "lora",
             accumulating=plan.accumulation > 1,
             many_sequences=plan.batch > 1,
-            shorter_than_context=plan.sequence < shape.context,
         )
 
     @property
@@ -128,7 +126,9 @@ class Decoder:
     def core(self, block: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         tape = self.tape
         if self.features.attention == "math":
-            q, k, v = tape.split_heads(q), tape.split_heads(k), tape.split_heads(v)
+            # bmm leaves the keys' gradient with tokens innermost: one sequence of it is a view, unless rotary positions laid it out anew
+            copies = self.features.style == "llama" or self.features.many_sequences
+            q, k, v = tape.split_heads(q), tape.split_heads(k, copies), tape.split_heads(v)
         if self.features.qk_norm:
             q = tape.cast(self.norm(block, "q_norm", q, "query rows"), v.size[1])
             k = tape.cast(self.norm(block, "k_norm", k, "key rows"), v.size[1])
@@ -174,14 +174,17 @@ class Decoder:
         if parts == ("",):
             return self.token_loss(x)
         pieces = self.tape.chunk(x, [(part + "hidden", x.size[1]) for part in parts])
-        return self.tape.join([self.tape.checkpoint(self.token_loss, piece) for piece in pieces])
+        total = self.tape.add_constant(self.tape.checkpoint(self.token_loss, pieces[0]))
+        for piece in pieces[1:]:
+            total = self.tape.add(total, self.tape.checkpoint(self.token_loss, piece))
+        return total
 
     def embed(self) -> Tensor:
         tape, features = self.tape, self.features
         with tape.region("checkpoints" if features.checkpointing == "full" else "activations"):
             x = tape.embedding(self.parameter("tokens.weight"), "hidden")
             if features.style == "gpt":
-                x = tape.add_positions(x, self.parameter("positions.weight"), "positions", features.many_sequences, features.shorter_than_context)
+                x = tape.add_positions(x, self.parameter("positions.weight"), "positions", features.many_sequences)
         return x
 
 
@@ -211,6 +214,7 @@ def program(features: Features) -> Program:
     if features.in_backward:
         tape.step = optimizer_in_backward(tape, features)
     decoder = Decoder(tape, features)
+    previous = tape.new(("1", 4)) if features.accumulating else None  # the loss of the micro-batch before
     x = decoder.embed()
     cuts, orders = [], []
     for block in range(features.blocks):
@@ -220,8 +224,9 @@ def program(features: Features) -> Program:
     x = decoder.norm("", "norm", x)
     loss = decoder.loss(x)
     del x
-    root, scalars = loss.node, [tape.new(("1", 4)) for _ in range(3)]  # the mean loss, its share of the step, its gradient of one
-    del loss
+    root, scalars = loss.node, [tape.new(("1", 4))]  # the mean loss
+    del loss, previous
+    scalars += [tape.new(("1", 4)) for _ in range(2)]  # its share of the step, its gradient of one
     middle = {parameter for name, parameter in decoder.parameters.items() if name.startswith("1 ") and features.blocks == 3}
     tape.end_autocast(set(decoder.parameters.values()) - middle)
     before = len(tape.events)
@@ -230,8 +235,9 @@ def program(features: Features) -> Program:
     forward = (tape.events[:begin], tape.events[begin:end], tape.events[end:before], tape.events[before:])
     tape.events[:] = []
     tape.boundaries = orders[1:3] if features.blocks == 3 else []
+    root.slots[0] = tape.temporary(("1", 4))  # that gradient, divided
     tape.backward(root)
-    scalars.clear()
+    del scalars[1:]  # the step holds its loss until the next one
     begin, end = tape.marks or (len(tape.events), len(tape.events))
     backward = (tape.events[:begin], tape.events[begin:end], tape.events[end:])
     sizes = tuple({size for part in forward + backward for _, size, _ in part})
@@ -259,7 +265,6 @@ def program(features: Features) -> Program:
 def optimizer_in_backward(tape: Tape, features: Features):
     """What one parameter's update allocates, as its gradient arrives."""
     itemsize = 4 if features.precision == "bf16-master" else features.weight_bytes
-    needs_transient = features.optimizer == "adafactor" or (features.optimizer == "adamw" and features.optimizer_impl == "foreach")
 
     def step(parameter: Parameter) -> None:
         size = (parameter.size[0], itemsize)
@@ -269,8 +274,11 @@ def optimizer_in_backward(tape: Tape, features: Features):
             parameter.slots[0] = None
         else:
             parameter.slots[0].become("gradients")
-        if needs_transient:
+        if features.optimizer == "adamw" and features.optimizer_impl == "foreach":
             held.append(tape.new(size, "optimizer step transient"))
+        if features.optimizer == "adafactor":
+            factors = ((f"{size[0]} rows", itemsize), (f"{size[0]} columns", itemsize), size, ("1", itemsize))
+            held += [tape.new(factor, "optimizer step transient") for factor in factors]
 
     return step
 
@@ -315,6 +323,9 @@ def dimensions(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
     }
     for group in named_parameters(shape, plan):
         counts |= {name: prod(size) for name, size in group.items()}
+        if plan.optimizer == "adafactor":
+            counts |= {f"{name} rows": size[0] for name, size in group.items()}
+            counts |= {f"{name} columns": prod(size[1:2]) * (len(size) == 2) for name, size in group.items()}
     return counts
 
 
@@ -333,7 +344,7 @@ def replay(live: Counter, stretches: Iterable[Stretch], changes: list[int], bloc
         times = max(blocks - 2, 0) if stretch.repeated else 1
         heights = list(accumulate(map(changes.__getitem__, stretch.keys), initial=0))
         top = max(heights)
-        for repetitions in (min(times, 1), times - 1):
+        for repetitions in (times - 1, min(times, 1)):
             if repetitions < 1:
                 continue
             total = sum(live.values()) + top
@@ -353,21 +364,21 @@ def held(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
     stepped = 4 if plan.precision == "bf16-master" else weight
     compute = 4 if plan.precision == "fp32" else 2
     live = Counter()
-    optimizers = 0
+    eightbit = 0
     for group, times in zip(named_parameters(shape, plan), (1, shape.layers, 1), strict=True):
         for name, size in group.items():
             count = prod(size)
             live["parameters"] += times * rounded(count * weight)
             if plan.trainable == "lora" and not name.endswith((".a", ".b")):
                 continue
-            optimizers += times
+            eightbit += times * (count >= 4096)
             live["optimizer states"] += times * state_bytes(plan.optimizer, size, stepped)
             if plan.precision == "bf16-master":
                 live["master weights"] += times * rounded(count * 4)
             if plan.accumulation > 1:
                 live["gradients"] += times * rounded(count * weight)
     if plan.optimizer == "adamw8bit":
-        live["optimizer states"] += (optimizers if plan.in_backward else 1) * 2 * rounded(256 * 4)
+        live["optimizer states"] += (eightbit if plan.in_backward else min(eightbit, 1)) * 2 * rounded(256 * 4)
     live["inputs"] = 2 * rounded(8 * plan.tokens * plan.accumulation)
     if shape.style == "llama":
         live["inputs"] += 2 * rounded(plan.sequence * shape.head_dim * compute)
@@ -398,30 +409,59 @@ def optimizer_step(live: Counter, shape: ModelShape, plan: TrainingPlan) -> dict
     """The categories at the highest moment of the optimizer step after the backward pass.
 
     foreach AdamW makes the roots of all second moments at once, one more copy of the parameters
-    (torch/optim/adam.py, ``_multi_tensor_adam``); fused, SGD and AdamW8bit work in place. Adafactor makes one
-    parameter's estimate while the one before is not yet let go. bf16-master first takes over each gradient in fp32.
+    (torch/optim/adam.py, ``_multi_tensor_adam``); fused, SGD and AdamW8bit work in place. bf16-master first takes over
+    one gradient after another in fp32.
     """
     master = plan.precision == "bf16-master"
     stepped = 4 if plan.precision != "bf16" else 2
-    first, block, last = (
-        [prod(size) for name, size in group.items() if plan.trainable == "all" or name.endswith((".a", ".b"))] for group in named_parameters(shape, plan)
-    )
+    groups = [[size for name, size in group.items() if plan.trainable == "all" or name.endswith((".a", ".b"))] for group in named_parameters(shape, plan)]
 
     def copies(itemsize: int) -> int:
-        return sum(times * rounded(count * itemsize) for counts, times in ((first, 1), (block, shape.layers), (last, 1)) for count in counts)
+        return sum(times * rounded(prod(size) * itemsize) for group, times in zip(groups, (1, shape.layers, 1), strict=True) for size in group)
 
-    transient = copies(4) if master else 0
-    gradients = 0 if master else live["gradients"]
+    gradients, transient = (0, copies(4)) if master else (live["gradients"], 0)
     if plan.optimizer == "adamw" and plan.optimizer_impl == "foreach":
         transient += copies(stepped)
     if plan.optimizer == "adafactor":
-        order = [0, *first, *block, *block[: len(block) * (shape.layers > 1)], *last]
-        transient += max(rounded(before * stepped) + rounded(count * stepped) for before, count in pairwise(order))
-    if master and (final := (block + last)[-1]) and transient == copies(4):  # in place: the last gradient is still there in bf16 when its copy is made
-        gradients = rounded(2 * final)
-    peak = Counter(live) | Counter()
+        first, block, last = groups
+        transient += adafactor_transient([*first, *block, *block[: len(block) * (shape.layers > 1)], *last], stepped)
+    if master:
+        handovers, left, taken = [], copies(2), 0
+        for group, times in zip(groups, (1, shape.layers, 1), strict=True):
+            if times > 1:  # a later block is always higher
+                left -= sum(rounded(2 * prod(size)) for size in group) * (times - 1)
+                taken += sum(rounded(4 * prod(size)) for size in group) * (times - 1)
+            for size in group:
+                taken += rounded(4 * prod(size))
+                handovers.append((left, taken))
+                left -= rounded(2 * prod(size))
+        gradients, transient = max((gradients, transient), *handovers, key=sum)
+    peak = Counter(live)
     peak["gradients"], peak["optimizer step transient"] = gradients, transient
     return {category: count for category, count in peak.items() if count}
+
+
+def adafactor_transient(sizes: list[tuple[int, ...]], itemsize: int) -> int:
+    """Bytes at the highest moment of one parameter's update after another (torch/optim/_adafactor.py, ``_single_tensor_adafactor``).
+
+    A matrix needs means of its rows and columns and the estimate of its second moments, a vector its square and the
+    estimate. Python lets go of each only when the next parameter's takes its name.
+    """
+    highest = rows = columns = square = estimate = 0
+    for size in sizes:
+        count = rounded(prod(size) * itemsize)
+        kept = estimate
+        if len(size) == 2:
+            before, rows = rows, rounded(size[0] * itemsize)
+            highest = max(highest, before + rows + columns + square + kept)
+            before, columns = columns, rounded(size[1] * itemsize)
+            highest = max(highest, rows + before + columns + square + kept)
+        else:
+            before, square = square, count
+            highest = max(highest, rows + columns + before + square + kept)
+        estimate = count
+        highest = max(highest, rows + columns + square + kept + estimate + BLOCK * (len(size) == 2))
+    return highest
 
 
 def predict(shape: ModelShape, plan: TrainingPlan, timeline: bool = False) -> MemoryProfile:
@@ -430,8 +470,7 @@ def predict(shape: ModelShape, plan: TrainingPlan, timeline: bool = False) -> Me
     With ``timeline`` every block's allocations are listed, which takes milliseconds. Raises BadInput if the sequence is
     longer than a gpt's learned positions.
     """
-    if shape.style == "gpt" and plan.sequence > shape.context:
-        raise BadInput(f"sequence={plan.sequence}: this gpt has {shape.context} learned positions; choose a shorter sequence or a larger context.")
+    plan.check(shape)
     steps, live = program(Features.of(shape, plan)), held(shape, plan)
     counts = dimensions(shape, plan)
     changes = [sign * rounded(counts[name] * itemsize) for name, itemsize in steps.sizes for sign in (1, -1)]

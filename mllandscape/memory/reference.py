@@ -190,7 +190,11 @@ def weight_dtype(plan: TrainingPlan) -> torch.dtype:
 
 
 def make_model(shape: ModelShape, plan: TrainingPlan, device: str = "cpu") -> Transformer:
-    """The model with uninitialised weights in the plan's weight dtype; ``initialise`` gives them values."""
+    """The model with uninitialised weights in the plan's weight dtype; ``initialise`` gives them values.
+
+    Raises BadInput if the sequence is longer than a gpt's learned positions.
+    """
+    plan.check(shape)
     before = torch.get_default_dtype()
     torch.set_default_dtype(weight_dtype(plan))
     try:

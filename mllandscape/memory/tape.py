@@ -60,7 +60,10 @@ class Tensor:
 
 
 class Node:
-    """One step of the backward pass: where gradients arrive (slots), what was saved, and where results go (edges)."""
+    """One step of the backward pass: where gradients arrive (slots), what was saved, and where results go (edges).
+
+    ``rule`` takes the arrived gradients and returns one for each edge; one that is still to be summed is (gradient, size).
+    """
 
     __slots__ = ("order", "rule", "edges", "saved", "slots", "waiting")
 
@@ -190,6 +193,9 @@ class Tape:
             gradients = node.rule(*node.slots)
             gradients = list(gradients) if isinstance(gradients, tuple) else [gradients]
             held.clear()
+            for place, gradient in enumerate(gradients):
+                if isinstance(gradient, tuple):  # of an input that was broadcast: summed to its size when the rule is through
+                    gradients[place] = gradient = self.temporary(gradient[1])
             node.slots = node.saved = node.rule = None
             for place, (target, slot) in enumerate(node.edges):
                 gradient, gradients[place] = gradients[place], None
@@ -257,12 +263,14 @@ class Tape:
         b_trained = bias is not None and bias.node is not None
 
         def rule(g):
-            gb = self.temporary(b_size) if b_trained else None
-            gw = self.temporary(w_size) if w_trained else None
-            gx = self.temporary(x_size) if x_trained else None
-            return (gx, gw, gb) if b_size else (gx, gw)
+            if b_size:  # addmm
+                gx = self.temporary(x_size) if x_trained else None
+                gw = self.temporary(w_size) if w_trained else None
+                return (g, b_size) if b_trained else None, gx, gw
+            gw = self.temporary(w_size) if w_trained else None  # mm
+            return self.temporary(x_size) if x_trained else None, gw
 
-        node = self.node((x, w, bias) if bias else (x, w), rule)
+        node = self.node((bias, x, w) if bias else (x, w), rule)
         if w_trained:
             self.save(node, x)
         if x_trained:
@@ -315,13 +323,13 @@ class Tape:
         size = (out, table.size[1])
         return Tensor(self.new(size), size, node)
 
-    def add_positions(self, x: Tensor, table: Parameter, rows: str, sums: bool, slices: bool) -> Tensor:
+    def add_positions(self, x: Tensor, table: Parameter, rows: str, sums: bool) -> Tensor:
         """``x + table[:sequence]``: the gradient is summed over the batch and padded to the table's rows."""
         size, piece = x.size, (rows, table.size[1])
 
         def rule(g):
             summed = self.temporary(piece) if sums else g
-            return g, self.temporary(table.size) if slices else summed
+            return g, summed and self.temporary(table.size)
 
         node = self.node((x, table), rule)
         return Tensor(self.new(size), size, node)
@@ -352,9 +360,7 @@ class Tape:
         size = x.size
 
         def rule(g):
-            power = self.temporary(size)
-            power = (power, self.temporary(size))[1]
-            return self.temporary(size)
+            return [self.temporary(size) for _ in range(3)][-1]  # x, 2x and the product with g: C++ keeps all until the statement ends
 
         node = self.node((x,), rule)
         self.save(node, x)
@@ -370,12 +376,7 @@ class Tape:
         x = self.add_constant(x)
 
         def rule(g):
-            cube = self.temporary(size)
-            half = self.temporary(size)
-            del cube
-            result = self.temporary(size)
-            del half
-            return result
+            return [self.temporary(size) for _ in range(3)][-1]  # the cube, -g/2 and their product
 
         node = self.node((x,), rule)
         result = Tensor(self.new(size), size, node)
@@ -393,10 +394,7 @@ class Tape:
 
         def rule(g):
             gx = self.temporary(size)
-            product = self.temporary(size)
-            g_row = self.temporary(row_size)
-            del product
-            return gx, g_row
+            return gx, (self.temporary(size), row_size)
 
         node = self.node((x, row), rule)
         if trained:
@@ -411,9 +409,7 @@ class Tape:
         def rule(g):
             product = self.temporary(size) if w_trained else None
             gx = self.temporary(size) if x_trained else None
-            gw = self.temporary(w_size) if w_trained else None
-            del product
-            return gw, gx
+            return product and (product, w_size), gx
 
         node = self.node((weight, x), rule)
         if w_trained:
@@ -470,10 +466,10 @@ class Tape:
         node = self.node((x,), lambda g: self.temporary(size) if many else g)
         return Tensor(self.new(size), size, node)
 
-    def split_heads(self, x: Tensor) -> Tensor:
+    def split_heads(self, x: Tensor, copies: bool = True) -> Tensor:
         """``x.view(batch, tokens, heads, width)``: a view; a gradient that is ordered by heads is copied on the way back."""
         size = x.size
-        node = self.node((x,), lambda g: self.temporary(size))
+        node = self.node((x,), lambda g: self.temporary(size) if copies else g)
         return Tensor(x.storage, size, node)
 
     def mask(self, x: Tensor, positions: str) -> Tensor:
@@ -486,15 +482,15 @@ class Tape:
         self.save(node, mask)
         return Tensor(self.new(size), size, node)
 
-    def join(self, losses: list[Tensor]) -> Tensor:
-        """The sum of scalars."""
-        node = self.node(tuple(losses), lambda g: (g,) * len(losses))
-        return Tensor(self.new(("1", 4)), ("1", 4), node)
-
     def bmm(self, x: Tensor, y: Tensor, out: str) -> Tensor:
         """Batched matmul: keeps both."""
-        sizes = (x.size, y.size)
-        node = self.node((x, y), lambda g: tuple(self.temporary(size) for size in sizes))
+        x_size, y_size = x.size, y.size
+
+        def rule(g):
+            gy = self.temporary(y_size)
+            return self.temporary(x_size), gy
+
+        node = self.node((x, y), rule)
         self.save(node, x, y)
         size = (out, x.size[1])
         return Tensor(self.new(size), size, node)

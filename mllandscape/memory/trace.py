@@ -26,11 +26,14 @@ def trace(shape: ModelShape, plan: TrainingPlan) -> MemoryProfile:
     Needs no memory for the model: a step of 13 billion parameters takes seconds. Raises BadInput if the plan needs a
     package that is missing.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)  # bitsandbytes brings its quantisation tables as real tensors
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
         model = reference.make_model(shape, plan)
         inputs = reference.make_inputs(shape, plan)
     optimizers = reference.make_optimizers(model, plan)  # outside: AdamW8bit cannot be constructed under fake tensors
+    if plan.optimizer == "adamw8bit":  # its quantisation tables are real tensors; converted once, not at every use
+        for optimizer in optimizers:
+            optimizer.name2qmap = {name: mode.from_tensor(table) for name, table in optimizer.name2qmap.items()}
     tracker = Tracker()
     register(tracker, model, optimizers, inputs)
     with mode, tracker, tracker.following(model):

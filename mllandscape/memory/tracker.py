@@ -5,7 +5,7 @@ from collections import Counter
 from contextlib import contextmanager
 
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -66,6 +66,7 @@ class Tracker(TorchDispatchMode):
             self._optimizers += 1
             for tensor in tree_leaves([group["params"] for group in optimizer.param_groups]):
                 arrived(tensor)
+            self._note_peak(self.phase)  # an optimizer that works in place allocates nothing
 
         def end(optimizer, *_):
             self._optimizers -= 1
@@ -89,10 +90,9 @@ class Tracker(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
             return args[0].fake_device  # two thirds of all calls ask only this
-        try:
-            result = func(*args, **(kwargs or {}))
-        except DataDependentOutputException:  # .item() of a fake tensor, as in Adafactor's step: no byte depends on the value
-            return 1
+        if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            return 1  # .item(), as in every optimizer's bias correction: a fake tensor has no value, and no byte depends on it
+        result = func(*args, **(kwargs or {}))
         self._operation = func.__name__
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and not self.category_of(tensor):
@@ -138,7 +138,11 @@ class Tracker(TorchDispatchMode):
     def _change(self, category: str, size: int) -> None:
         self.live[category] += size
         self.total += size
-        phase = self.phase
+        phase = self.phase if size > 0 or not self.events else self.events[-1][0]  # what is let go between phases ends the one before
         self.events.append((phase, self._operation, category, size))
-        if size > 0 and self.total > self.peaks.get(phase, (-1,))[0]:
+        if size > 0:
+            self._note_peak(phase)
+
+    def _note_peak(self, phase: str) -> None:
+        if self.total > self.peaks.get(phase, (-1,))[0]:
             self.peaks[phase] = (self.total, {name: count for name, count in self.live.items() if count})
