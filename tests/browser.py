@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,10 @@ class Lab:
         """The code cells with a source as the page has them now, by way of the file."""
         page.keyboard.press("Control+s")
         page.wait_for_timeout(300)
-        cells = json.loads((self.notebooks / name).read_text(encoding="utf-8"))["cells"]
+        cells: list[dict[str, Any]] = []
+        while not cells:
+            with suppress(ValueError):  # read in the middle of a save
+                cells = json.loads((self.notebooks / name).read_text(encoding="utf-8"))["cells"]
         return [cell for cell in cells if cell["cell_type"] == "code" and cell["source"]]
 
 

@@ -89,7 +89,9 @@ def test_autocast_stores_fp32_and_computes_bf16():
     assert lesson.autocast_types() == {"weight": "float32", "gradient": "float32", "first moment": "float32", "output": "bfloat16"}
 
 
-@pytest.mark.parametrize(("optimizer", "elements", "expected"), [("adamw", 65_536, 8), ("adamw8bit", 65_536, 2 + 2 * 4 / 256), ("adamw8bit", 4095, 8), ("sgd-momentum", 4096, 4)])
+@pytest.mark.parametrize(
+    ("optimizer", "elements", "expected"), [("adamw", 65_536, 8), ("adamw8bit", 65_536, 2 + 2 * 4 / 256), ("adamw8bit", 4095, 8), ("sgd-momentum", 4096, 4)]
+)
 def test_optimizer_states_have_their_known_size(optimizer, elements, expected):
     assert lesson.state_bytes(optimizer, elements) == expected
 

@@ -129,6 +129,15 @@ def test_every_category_of_every_phase_is_predicted_to_the_byte(shape, changes):
     assert (predicted.allocated, predicted.peak_phase, predicted.terms) == (traced.allocated, traced.peak_phase, traced.terms)
 
 
+def test_a_peak_in_one_of_the_last_blocks_of_many_is_found():
+    """With full checkpointing and large adapters each block of the backward pass leaves more than it lets go."""
+    from mllandscape.memory.trace import trace
+
+    shape = ModelShape(style="gpt", layers=6, hidden=80, heads=2, ffn=69, vocab=168, context=64)
+    plan = TrainingPlan(batch=1, sequence=31, attention="math", checkpointing="full", loss="chunked", trainable="lora", lora_rank=8, optimizer="sgd")
+    assert predict(shape, plan).phases == trace(shape, plan).phases
+
+
 def test_the_grid_has_every_value_of_every_choice():
     plans_ = [TrainingPlan(**changes) for changes in GRID]
     for name, options in CHOICES.items():

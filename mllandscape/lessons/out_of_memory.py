@@ -102,7 +102,8 @@ def climb(*ladders: Ladder, progress: Callable[[str], None] | None = None) -> di
         on_gpu=machine.look(torch=True).gpu is not None,
     )
     if not outcome.ok:
-        raise BadInput(f"the ladder ended with {outcome.ending}: {outcome.message.partition(chr(10))[0] or outcome.error_type}; run the cell again, with more free memory.")
+        why = outcome.message.partition("\n")[0] or outcome.error_type
+        raise BadInput(f"the ladder ended with {outcome.ending}: {why}; free some memory and run the cell again.")
     return {ladder.name: climbed for ladder, climbed in zip(ladders, outcome.value, strict=True)}
 
 
@@ -328,9 +329,9 @@ def saved_bytes(shape: ModelShape, plan: TrainingPlan) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "amp-bf16"):
-            loss = model(ids[0], targets[0], rotary)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "amp-bf16")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        loss = model(ids[0], targets[0], rotary)
     total = sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in known)
     del loss
     return total
@@ -471,7 +472,8 @@ def fits(size: float, batch: int, sequence: int, precision: str, optimizer: str,
         advice = f"The cheapest change that makes it fit: {found[0].label}."
     else:
         advice = "No few changes on one card make it fit: shard it (lesson 4)."
-    return charts.CapacityRecord(bars=profile.phases, capacity=capacity(card), verdict=f"{units.count(shape.parameters)} parameters on {card}: {verdict}.", advice=advice)
+    words = f"{units.count(shape.parameters)} parameters on {card}: {verdict}."
+    return charts.CapacityRecord(bars=profile.phases, capacity=capacity(card), verdict=words, advice=advice)
 
 
 def panel() -> Panel:
@@ -482,7 +484,9 @@ def panel() -> Panel:
         return Dropdown(options=options, value=value, description=description, tooltip=tooltip)
 
     controls = {
-        "size": FloatLogSlider(value=13.0, base=10, min=-0.9031, max=1.8451, step=0.0001, description="Size, B", readout_format=".3g", tooltip="parameters in billions, 0.126 to 70"),
+        "size": FloatLogSlider(
+            value=13.0, base=10, min=-0.9031, max=1.8451, step=0.02, description="Size, B", readout_format=".3g", tooltip="billions of parameters"
+        ),
         "batch": IntSlider(value=1, min=1, max=32, description="Batch", tooltip="sequences in one micro-batch"),
         "sequence": SelectionSlider(options=[512, 1024, 2048, 4096, 8192], value=2048, description="Sequence", tooltip="tokens in one sequence"),
         "precision": choose("Precision", ("fp32", "amp-bf16", "bf16", "bf16-master"), "amp-bf16", "types of weights, gradients and states"),

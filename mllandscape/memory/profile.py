@@ -76,8 +76,10 @@ class MemoryProfile:
         """
         limit = capacity(card)
         low, high = (self.device.low, self.device.high) if self.device else (self.allocated, self.allocated)
+        included = ", reserve and CUDA context included" if self.device else ""
         if high <= limit:
-            return Verdict("yes", limit - high, limit, f"fits: {units.gib(high)} of {units.gib(limit)}, {units.gib(limit - high)} to spare")
+            return Verdict("yes", limit - high, limit, f"fits: at most {units.gib(high)} of {units.gib(limit)}{included}")
         if low <= limit:
-            return Verdict("tight", limit - high, limit, f"tight: {units.gib(low)} to {units.gib(high)} against {units.gib(limit)}; fragmentation decides")
-        return Verdict("no", limit - low, limit, f"does not fit: {units.gib(low)} against {units.gib(limit)}, {units.gib(low - limit)} too much")
+            words = f"tight: {units.gib(low)} to {units.gib(high)} against {units.gib(limit)}{included}; fragmentation decides"
+            return Verdict("tight", limit - high, limit, words)
+        return Verdict("no", limit - low, limit, f"does not fit: at least {units.gib(low)} against {units.gib(limit)}{included}")
