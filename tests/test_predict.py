@@ -178,6 +178,8 @@ def test_the_bands_lie_in_order_around_what_is_allocated(shape, plan):
 @given(shapes(), plans(), st.sampled_from(["batch", "sequence", "layers"]))
 def test_more_sequences_more_tokens_or_more_layers_never_need_less(shape, plan, what):
     bigger_shape = replace(shape, layers=shape.layers + 1, context=2 * shape.context) if what == "layers" else shape
+    if what != "layers":  # torch cuts nine tokens into five chunks and eight into eight: with a chunked loss a token more can need a scalar less
+        plan = plan.but(loss="full")
     bigger_plan = plan if what == "layers" else plan.but(**{what: getattr(plan, what) + 1})
     assume(bigger_plan.sequence <= shape.context)
     assert predict(bigger_shape, bigger_plan).allocated >= predict(shape, plan).allocated

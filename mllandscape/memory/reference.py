@@ -190,11 +190,7 @@ def weight_dtype(plan: TrainingPlan) -> torch.dtype:
 
 
 def make_model(shape: ModelShape, plan: TrainingPlan, device: str = "cpu") -> Transformer:
-    """The model with uninitialised weights in the plan's weight dtype; ``initialise`` gives them values.
-
-    Raises BadInput if the sequence is longer than a gpt's learned positions.
-    """
-    plan.check(shape)
+    """The model with uninitialised weights in the plan's weight dtype; ``initialise`` gives them values."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(weight_dtype(plan))
     try:
@@ -220,8 +216,10 @@ def initialise(model: Transformer, seed: int = 0) -> None:
 def make_inputs(shape: ModelShape, plan: TrainingPlan, device: str = "cpu", seed: int = 0) -> tuple:
     """Random token ids and targets, each (accumulation, batch, sequence) in int64, and the rotary table.
 
-    Plans that cut the same number of sequences into micro-batches differently see the same tokens.
+    Plans that cut the same number of sequences into micro-batches differently see the same tokens. Raises BadInput if a
+    sequence is longer than a gpt's learned positions.
     """
+    plan.check(shape)
     size = (plan.accumulation, plan.batch, plan.sequence)
     generator = torch.Generator(device).manual_seed(seed) if seed else None
     ids, targets = (torch.randint(shape.vocab, size, device=device, generator=generator) for _ in range(2))
