@@ -132,8 +132,11 @@ def test_the_changes_fit_keep_the_batch_and_have_no_needless_half(plan, name, ca
 
 
 def fits_without(shape, plan, changed, field, card) -> bool:
+    undone = {field: getattr(plan, field)}
+    if field == "in_backward":  # the same move gives up accumulation, which cannot go with it
+        undone |= {"accumulation": plan.accumulation, "batch": plan.batch}
     try:
-        return bool(predict(shape, changed.but(**{field: getattr(plan, field)})).fits(card))
+        return bool(predict(shape, changed.but(**undone)).fits(card))
     except BadInput:
         return False
 

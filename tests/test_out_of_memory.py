@@ -173,11 +173,11 @@ def test_advice_that_is_given_is_true(panel):
     [
         (
             lesson._fits_13b,
-            TrainingPlan(precision="bf16", optimizer="adamw8bit", in_backward=True, checkpointing="full"),
-            TrainingPlan(precision="bf16", optimizer="adamw8bit", checkpointing="full"),
+            TrainingPlan(batch=2, sequence=8192, precision="bf16", optimizer="adamw8bit", in_backward=True, checkpointing="full", loss="chunked"),
+            TrainingPlan(batch=2, sequence=8192, precision="bf16", optimizer="adamw8bit", checkpointing="full"),
         ),
-        (lesson._fits_13b, None, TrainingPlan(precision="bf16", trainable="lora", checkpointing="full")),
-        (lesson._fits_13b, None, TrainingPlan(precision="bf16", optimizer="adamw8bit", in_backward=True, sequence=1024)),
+        (lesson._fits_13b, None, TrainingPlan(batch=2, sequence=8192, precision="bf16", trainable="lora", checkpointing="full")),
+        (lesson._fits_13b, None, TrainingPlan(precision="bf16", optimizer="adamw8bit", in_backward=True, checkpointing="full", batch=2, sequence=1024)),
         (lesson._adds_up, lambda sums, tokens: sum(sums) / sum(tokens), lambda sums, tokens: sum(s / t for s, t in zip(sums, tokens, strict=True)) / len(sums)),
         (lesson._profiles_mlp, None, predict(ModelShape.preset("gpt2"), TrainingPlan(sequence=512))),
     ],
@@ -185,3 +185,21 @@ def test_advice_that_is_given_is_true(panel):
 def test_exercises_accept_the_right_and_refuse_the_wrong(verify, right, wrong):
     assert right is None or verify(right) is None
     assert isinstance(verify(wrong), str)
+
+
+def test_a_message_is_taken_apart_and_its_parts_add_up():
+    message = (
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.25 GiB of which 1.25 GiB is free. "
+        "Process 7 has 78.00 GiB memory in use. Of the allocated memory 70.50 GiB is allocated by PyTorch, and 7.00 GiB is reserved by PyTorch but unallocated."
+    )
+    parts = lesson.take_apart(message)
+    assert parts["asked for"] == 2 * 2**30 and parts["context and others"] == 2**29
+    assert parts["free"] + parts["in use by this process"] == parts["capacity"]
+    assert lesson.take_apart("DefaultCPUAllocator: can't allocate memory: you tried to allocate 67108864 bytes.") == {"asked for": 67_108_864}
+    with pytest.raises(BadInput, match="not an out-of-memory"):
+        lesson.take_apart("CUDA error: device-side assert triggered")
+
+
+def test_a_rung_whose_package_is_missing_is_left_out_and_not_called_out_of_memory():
+    climbed = {lesson.PARAMETERS.name: {"rungs": [{"rung": "8-bit AdamW", "ending": "not here", "allocated": None}], "batch_sizes": []}}
+    assert lesson.rungs(lesson.PARAMETERS, climbed) == []

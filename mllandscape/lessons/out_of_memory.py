@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -75,6 +76,7 @@ PARAMETERS = Ladder(
         "8-bit AdamW": {"optimizer": "adamw8bit"},
         "Adafactor": {"optimizer": "adafactor"},
         "pure bf16": {"precision": "bf16"},
+        "bf16, 8-bit, in backward": {"precision": "bf16", "optimizer": "adamw8bit", "in_backward": True},
         "LoRA, rank 16": {"trainable": "lora"},
     },
 )
@@ -177,8 +179,31 @@ def train(shape: dict, plan: dict, gpu_budget: int | None = None) -> dict:
     return {"allocated": profile.allocated, "losses": losses}
 
 
+def take_apart(message: str) -> dict[str, int]:
+    """The numbers of an out-of-memory message in bytes (GiB and MiB are rounded by torch): what was asked for and, on CUDA, who has the rest.
+
+    ``context and others`` is what the process uses beyond torch's allocator. Raises BadInput for a message with no number in it.
+    """
+    amount = r"([\d.]+) ?(bytes|[KMGT]iB)"
+    patterns = {
+        "asked for": rf"allocate {amount}",
+        "capacity": rf"capacity of {amount}",
+        "free": rf"of which {amount} is free",
+        "in use by this process": rf"has {amount} memory in use",
+        "allocated": rf"{amount} is allocated by PyTorch",
+        "reserved, unallocated": rf"{amount} is reserved by PyTorch but unallocated",
+    }
+    found = {name: re.search(pattern, message) for name, pattern in patterns.items()}
+    numbers = {name: units.parse_bytes(f"{match[1]} {match[2].replace('bytes', 'B')}") for name, match in found.items() if match}
+    if "asked for" not in numbers:
+        raise BadInput(f"{message[:80]!r} is not an out-of-memory message of torch: it says how much it tried to allocate.")
+    if "reserved, unallocated" in numbers and "in use by this process" in numbers:
+        numbers["context and others"] = numbers["in use by this process"] - numbers["allocated"] - numbers["reserved, unallocated"]
+    return numbers
+
+
 def rungs(ladder: Ladder, climbed: dict[str, dict]) -> list[charts.Rung]:
-    """Predicted beside measured for each rung of a ladder."""
+    """Predicted beside measured for each rung of a ladder; one whose package is missing is left out."""
     return [
         charts.Rung(
             rung["rung"],
@@ -187,6 +212,7 @@ def rungs(ladder: Ladder, climbed: dict[str, dict]) -> list[charts.Rung]:
             fits=rung["ending"] == "ok",
         )
         for rung in climbed[ladder.name]["rungs"]
+        if rung["ending"] != "not here"
     ]
 
 
@@ -217,7 +243,7 @@ def gpu_line() -> str:
     recorded = record.load("out_of_memory_gpu")
     if recorded:
         return f"On a GPU: {recorded}."
-    return "On a GPU: there is none here and no recorded run yet; on a CUDA machine with 8 GB or more the cell above runs there."
+    return "On a GPU: there is none here and no recorded run yet; with a CUDA GPU and a CUDA build of torch the cell above runs there."
 
 
 def search_batch_size(shape: ModelShape, plan: TrainingPlan, gpu_budget: int | None) -> list[int]:
@@ -503,8 +529,8 @@ def panel() -> Panel:
 def _fits_13b(answer: TrainingPlan) -> str | None:
     if not isinstance(answer, TrainingPlan):
         return "The answer is a TrainingPlan."
-    if answer.trainable != "all" or not answer.optimizer.startswith("adamw") or answer.batch * answer.accumulation < 1 or answer.sequence < 2048:
-        return "Train all weights with an AdamW, on sequences of at least 2,048 tokens."
+    if answer.trainable != "all" or not answer.optimizer.startswith("adamw") or answer.batch < 2 or answer.sequence < 8192:
+        return "Train all weights with an AdamW, on two sequences of 8,192 tokens or more."
     verdict = predict(ModelShape.preset("llama-2-13b"), answer).fits("A100-80GB")
     return None if verdict else f"It {verdict}."
 
