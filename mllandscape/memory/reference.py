@@ -18,6 +18,7 @@ from mllandscape import BadInput
 from mllandscape.memory.plan import LOSS_CHUNKS, TrainingPlan
 from mllandscape.memory.shape import ModelShape
 from mllandscape.memory.tracker import region
+from mllandscape.torch_private import FLASH_ATTENTION, under_fake_tensors
 
 
 class Linear(nn.Module):
@@ -76,8 +77,8 @@ def flash_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     Fake tensors take the CUDA flash kernel's shapes: output and fp32 log-sum-exp are kept.
     """
-    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
-        return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True)[0]
+    if under_fake_tensors():
+        return FLASH_ATTENTION(q, k, v, 0.0, True)[0]
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=k.shape[1] < q.shape[1])
 
 

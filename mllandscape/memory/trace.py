@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_leaves
 
 from mllandscape import BadInput
 from mllandscape.memory import reference
@@ -15,6 +13,7 @@ from mllandscape.memory.plan import TrainingPlan
 from mllandscape.memory.profile import PHASES, MemoryProfile, Moment
 from mllandscape.memory.shape import ModelShape
 from mllandscape.memory.tracker import Tracker
+from mllandscape.torch_private import FakeTensorMode, tree_leaves
 
 MOMENTS = 400
 """A timeline has about this many points at most; each is the highest one of its stretch of the step."""

@@ -5,10 +5,9 @@ from collections import Counter
 from contextlib import contextmanager
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from mllandscape.torch_private import CAST, DEVICE_OF, VALUE_OF, FakeTensor, TorchDispatchMode, in_backward, storage_key, tree_leaves
 
 BLOCK = 512
 """Bytes. Every storage is rounded up to this, the quantum of torch's CUDA caching allocator (c10/cuda/CUDACachingAllocator, kMinBlockSize)."""
@@ -54,7 +53,7 @@ class Tracker(TorchDispatchMode):
     @property
     def phase(self) -> str:
         """Backward is whenever autograd's engine runs, also while an optimizer steps inside it."""
-        if torch._C._current_graph_task_id() != -1:
+        if in_backward():
             return "backward"
         return "optimizer step" if self._optimizers else "forward"
 
@@ -88,9 +87,9 @@ class Tracker(TorchDispatchMode):
                 hook.remove()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+        if func is DEVICE_OF and isinstance(args[0], FakeTensor):
             return args[0].fake_device  # two thirds of all calls ask only this
-        if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+        if func is VALUE_OF and isinstance(args[0], FakeTensor):
             return 1  # .item(), as in every optimizer's bias correction: a fake tensor has no value, and no byte depends on it
         result = func(*args, **(kwargs or {}))
         self._operation = func.__name__
@@ -104,18 +103,18 @@ class Tracker(TorchDispatchMode):
             return "optimizer step transient"
         if self.phase == "backward" and not torch.is_grad_enabled():  # with gradients enabled it is a checkpoint's recomputation
             return "temporaries"
-        if func is torch.ops.aten._to_copy.default and self.category_of(args[0]) == "parameters":
+        if func is CAST and self.category_of(args[0]) == "parameters":
             return "autocast weight copies"
         return _region[-1] if _region else "activations"
 
     def category_of(self, tensor: torch.Tensor) -> str | None:
-        known = self._storages.get(tensor.untyped_storage()._cdata)
+        known = self._storages.get(storage_key(tensor))
         return known and known[2]
 
     def add(self, tensor: torch.Tensor, category: str) -> None:
         """Count the tensor's storage from now until nothing refers to it; a known storage changes its category."""
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = storage_key(tensor)
         if key in self._storages:
             reference, size, old = self._storages[key]
             if old != category:
