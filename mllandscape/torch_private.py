@@ -14,13 +14,14 @@ try:
 
     DEVICE_OF = torch.ops.prim.device.default
     VALUE_OF = torch.ops.aten._local_scalar_dense.default
+    FUSED_SGD = torch.ops.aten._fused_sgd_.default
     CAST = torch.ops.aten._to_copy.default
     FLASH_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention.default
 except (ImportError, AttributeError) as moved:
     raise BadInput(f"torch {torch.__version__} has moved a private API ({moved}); this version of mllandscape is written for torch {WRITTEN_FOR}.") from None
 
 __all__ = [
-    "CAST", "DEVICE_OF", "FLASH_ATTENTION", "VALUE_OF", "FakeTensor", "FakeTensorMode", "TorchDispatchMode",
+    "CAST", "DEVICE_OF", "FLASH_ATTENTION", "FUSED_SGD", "VALUE_OF", "FakeTensor", "FakeTensorMode", "TorchDispatchMode",
     "in_backward", "storage_key", "tree_leaves", "under_fake_tensors",
 ]  # fmt: skip
 

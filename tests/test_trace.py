@@ -445,3 +445,13 @@ def test_without_bitsandbytes_its_optimizer_is_refused_in_one_line(monkeypatch):
     with pytest.raises(BadInput) as caught:
         trace(GPT, PLAN.but(optimizer="adamw8bit"))
     assert "pip install bitsandbytes" in str(caught.value) and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "sgd-momentum", "adamw"])
+def test_a_fused_optimizer_takes_no_real_memory(optimizer):
+    resource = pytest.importorskip("resource")
+    shape, plan = ModelShape.preset("gpt2-xl"), TrainingPlan(sequence=64, precision="fp32", optimizer=optimizer, optimizer_impl="fused")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert trace(shape, plan).allocated > 4 * 2 * shape.parameters
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 2**20, f"{grown} KiB of real memory for a model of {4 * shape.parameters >> 10} KiB"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from mllandscape.torch_private import CAST, DEVICE_OF, VALUE_OF, FakeTensor, TorchDispatchMode, in_backward, storage_key, tree_leaves
+from mllandscape.torch_private import CAST, DEVICE_OF, FUSED_SGD, VALUE_OF, FakeTensor, TorchDispatchMode, in_backward, storage_key, tree_leaves
 
 BLOCK = 512
 """Bytes. Every storage is rounded up to this, the quantum of torch's CUDA caching allocator (c10/cuda/CUDACachingAllocator, kMinBlockSize)."""
@@ -91,6 +91,8 @@ class Tracker(TorchDispatchMode):
             return args[0].fake_device  # two thirds of all calls ask only this
         if func is VALUE_OF and isinstance(args[0], FakeTensor):
             return 1  # .item(), as in every optimizer's bias correction: a fake tensor has no value, and no byte depends on it
+        if func is FUSED_SGD and isinstance(args[0][0], FakeTensor):
+            return None  # it works in place; torch has no fake kernel for it and would run it on real zeros of the model's size
         result = func(*args, **(kwargs or {}))
         self._operation = func.__name__
         for tensor in tree_leaves(result):
