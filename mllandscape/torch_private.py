@@ -1,10 +1,16 @@
 """Every private torch API that this package uses. When a new torch moves one, this module says which, and nothing else changes."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import wraps
+from unittest import mock
+
 import torch
 
 from mllandscape import BadInput
 
 WRITTEN_FOR = "2.13"
+_MOVED = "torch {} has moved a private API ({}); this version of mllandscape is written for torch " + f"{WRITTEN_FOR}."
 
 try:
     from torch._C import _current_graph_task_id, _get_dispatch_mode, _TorchDispatchModeKey
@@ -18,11 +24,11 @@ try:
     CAST = torch.ops.aten._to_copy.default
     FLASH_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention.default
 except (ImportError, AttributeError) as moved:
-    raise BadInput(f"torch {torch.__version__} has moved a private API ({moved}); this version of mllandscape is written for torch {WRITTEN_FOR}.") from None
+    raise BadInput(_MOVED.format(torch.__version__, moved)) from None
 
 __all__ = [
     "CAST", "DEVICE_OF", "FLASH_ATTENTION", "FUSED_SGD", "VALUE_OF", "FakeTensor", "FakeTensorMode", "TorchDispatchMode",
-    "in_backward", "storage_key", "tree_leaves", "under_fake_tensors",
+    "fake_ranks", "in_backward", "local", "sharding_watched", "storage_key", "tree_leaves", "under_fake_tensors",
 ]  # fmt: skip
 
 
@@ -39,3 +45,94 @@ def under_fake_tensors() -> bool:
 def storage_key(tensor: torch.Tensor) -> int:
     """A number that views of one storage share, and that no other live storage has."""
     return tensor.untyped_storage()._cdata
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The shard that this rank stores of a distributed tensor; any other tensor is itself."""
+    return getattr(tensor, "_local_tensor", tensor)
+
+
+# What follows needs torch.distributed, which is imported when it is first used.
+
+
+@contextmanager
+def fake_ranks(ranks: int) -> Iterator[None]:
+    """A process group of this many ranks of which only rank 0 exists: collectives return at once and compute nothing.
+
+    Raises BadInput if this process has a process group already.
+    """
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        raise BadInput("this process has a process group already: trace a sharded plan in another process, or call destroy_process_group() first.")
+    try:
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+    except ImportError as moved:
+        raise _moved(moved) from None
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def sharding_watched(region: Callable[[str], AbstractContextManager], unsharded: Callable[[torch.nn.Parameter], None], resized: Callable) -> Iterator[Callable]:
+    """Follow ``fully_shard`` while a tracker is active.
+
+    What it allocates to gather is made inside ``region("gathered layers")``, to reduce inside ``region("reduce-scatter buffers")``.
+    ``unsharded`` is told of each unsharded parameter once, ``resized(key, bytes)`` after a storage is resized, which is how
+    gathered parameters are freed. Yields a function that says whether DTensor is only working out shapes now, with tensors of the global size.
+    """
+    try:
+        from torch.distributed.fsdp._fully_shard import _fsdp_param_group as groups
+        from torch.distributed.tensor._sharding_prop import ShardingPropagator
+
+        group, propagate = groups.FSDPParamGroup, ShardingPropagator._propagate_tensor_meta_non_cached
+        unshard, wait, reduce, resize = group.unshard, group.wait_for_unshard, groups.foreach_reduce, torch.UntypedStorage.resize_
+    except (ImportError, AttributeError) as moved:
+        raise _moved(moved) from None
+    propagating, told = [False], set()
+
+    def inside(category: str, function: Callable) -> Callable:
+        @wraps(function)
+        def call(*args, **kwargs):
+            with region(category):
+                return function(*args, **kwargs)
+
+        return call
+
+    def waited(self) -> None:
+        with region("gathered layers"):
+            wait(self)
+        for parameter in self.fsdp_params:
+            if id(parameter) not in told and hasattr(parameter, "_unsharded_param"):
+                told.add(id(parameter))
+                unsharded(parameter._unsharded_param)
+
+    def shapes(self, *args):
+        before, propagating[0] = propagating[0], True
+        try:
+            return propagate(self, *args)
+        finally:
+            propagating[0] = before
+
+    def resized_to(self, size: int):
+        result = resize(self, size)
+        resized(self._cdata, self.nbytes())
+        return result
+
+    with ExitStack() as patches:
+        for owner, name, replacement in (
+            (group, "unshard", inside("gathered layers", unshard)),
+            (group, "wait_for_unshard", waited),
+            (groups, "foreach_reduce", inside("reduce-scatter buffers", reduce)),
+            (ShardingPropagator, "_propagate_tensor_meta_non_cached", shapes),
+            (torch.UntypedStorage, "resize_", resized_to),
+        ):
+            patches.enter_context(mock.patch.object(owner, name, replacement))
+        yield lambda: propagating[0]
+
+
+def _moved(error: Exception) -> BadInput:
+    return BadInput(_MOVED.format(torch.__version__, error))

@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 
 from mllandscape import BadInput
 from mllandscape.memory.cards import CARDS
-from mllandscape.memory.plan import CHOICES, LIMITS, TrainingPlan
+from mllandscape.memory.plan import CHOICES, LIMITS, PARALLEL, PARALLEL_CHOICES, PARALLEL_LIMITS, TrainingPlan
 from mllandscape.memory.predict import Features, held, predict, program, rounded
 from mllandscape.memory.profile import PHASES
 from mllandscape.memory.shape import ModelShape
 
 GPT = ModelShape(style="gpt", layers=2, hidden=96, heads=4, vocab=700, context=64)
-LLAMA = ModelShape(
-    style="llama", layers=4, hidden=96, heads=4, kv_heads=2, head_dim=40, ffn=136, vocab=700, tied=True, context=64, qkv_bias=True, qk_norm=True
-)
+LLAMA = ModelShape(style="llama", layers=4, hidden=96, heads=4, kv_heads=2, head_dim=40, ffn=136, vocab=700, tied=True, context=64, qkv_bias=True, qk_norm=True)
 LLAMA_13B = ModelShape.preset("llama-2-13b")
 
 # Every value of every field of a plan is in here, most of them with others that they interact with.
@@ -328,12 +326,15 @@ ODD = st.one_of(
 @given(st.sampled_from([field.name for field in fields(TrainingPlan)]), ODD)
 def test_any_wrong_value_of_a_plan_is_refused_in_one_line(name, value):
     made = outcome(TrainingPlan, **{name: value})
-    allowed = value in range(1, LIMITS[name] + 1) and type(value) is int if name in LIMITS else None
+    limit, options = (LIMITS | PARALLEL_LIMITS).get(name), (CHOICES | PARALLEL_CHOICES).get(name)
+    if name in PARALLEL:  # of one rank only the default makes sense
+        assert isinstance(made, str) or getattr(made, name) == value == getattr(TrainingPlan(), name)
+    allowed = type(value) is int and 1 <= value <= limit if limit and name not in PARALLEL else None
     if allowed is not None:
         assert isinstance(made, TrainingPlan) == allowed
     elif isinstance(made, TrainingPlan):
-        assert getattr(made, name) is value or (name == "optimizer_impl" and value is None)
-        assert isinstance(value, bool) if name == "in_backward" else value is None or value in CHOICES[name]
+        assert getattr(made, name) is value or (name == "optimizer_impl" and value is None) or name in PARALLEL
+        assert value is None or isinstance(value, bool) or name in PARALLEL or value in options
     if isinstance(made, str):
         assert name in made
 

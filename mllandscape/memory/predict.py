@@ -13,7 +13,9 @@ from itertools import accumulate
 from math import prod
 
 from mllandscape import units
-from mllandscape.memory.plan import LOSS_CHUNKS, TrainingPlan
+from mllandscape.memory import sharding
+from mllandscape.memory.fully_shard import UNSHARDED, Communication, ShardedGroup, Sharding, finish
+from mllandscape.memory.plan import LOSS_CHUNKS, SHARDED, TrainingPlan
 from mllandscape.memory.profile import Band, MemoryProfile, Moment
 from mllandscape.memory.shape import ModelShape
 from mllandscape.memory.tape import Parameter, Size, Tape, Tensor
@@ -42,6 +44,9 @@ class Features:
     lora: bool
     accumulating: bool
     many_sequences: bool
+    neighbours: int
+    sharding: Sharding | None
+    buckets_hold_gradients: bool
 
     @classmethod
     def of(cls, shape: ModelShape, plan: TrainingPlan) -> "Features":
@@ -51,8 +56,8 @@ class Features:
             qkv_bias=shape.qkv_bias,
             qk_norm=shape.qk_norm,
             grouped=shape.kv_heads < shape.heads,
-            blocks=min(shape.layers, 3),
-            precision=plan.precision,
+            blocks=min(shape.layers, 2 * neighbours(plan) + 1),
+            precision="bf16" if plan.strategy in SHARDED and plan.precision == "amp-bf16" else plan.precision,
             in_backward=plan.in_backward,
             optimizer=plan.optimizer if plan.in_backward else "",
             optimizer_impl=plan.optimizer_impl if plan.in_backward else None,
@@ -62,11 +67,39 @@ class Features:
             lora=plan.trainable == "lora",
             accumulating=plan.accumulation > 1,
             many_sequences=plan.batch > 1,
+            neighbours=neighbours(plan),
+            sharding=how_sharded(plan),
+            buckets_hold_gradients=plan.gradient_as_bucket_view,
         )
 
     @property
     def weight_bytes(self) -> int:
         return 2 if self.precision in ("bf16", "bf16-master") else 4
+
+
+def neighbours(plan: TrainingPlan) -> int:
+    """How many blocks on each side of a block take part in its allocations: it is gathered while a neighbour is at work."""
+    return max(plan.prefetch or 1, 1)
+
+
+def repeats(shape: ModelShape, plan: TrainingPlan) -> int:
+    """How often the middle block of the tape stands in the model."""
+    return max(shape.layers - 2 * neighbours(plan), 0)
+
+
+def how_sharded(plan: TrainingPlan) -> Sharding | None:
+    if plan.strategy not in SHARDED:
+        return None
+    return Sharding(
+        wrap=plan.wrap,
+        compute=sharding.compute_bytes(plan),
+        reduce=sharding.reduce_bytes(plan),
+        stored=sharding.weight_bytes(plan),
+        kept=plan.keeps_gathered,
+        prefetch=plan.prefetch,
+        replicated=plan.strategy == "hsdp",
+        accumulating=plan.accumulation > 1,
+    )
 
 
 def loss_parts(tokens: int) -> tuple[str, ...]:
@@ -79,14 +112,16 @@ def loss_parts(tokens: int) -> tuple[str, ...]:
 class Decoder:
     """The reference transformer on a tape; method for method and variable for variable what ``reference.py`` does."""
 
-    def __init__(self, tape: Tape, features: Features):
-        self.tape, self.features = tape, features
+    def __init__(self, tape: Tape, features: Features, groups: dict[str, ShardedGroup]):
+        self.tape, self.features, self.groups = tape, features, groups
         self.parameters: dict[str, Parameter] = {}
 
     def parameter(self, name: str) -> Parameter:
         if name not in self.parameters:
             trained = not self.features.lora or name.endswith((".a", ".b"))
             self.parameters[name] = Parameter(name.split()[-1], self.features.weight_bytes, trained)
+            if self.groups:
+                self.groups.get(name.rpartition(" ")[0], self.groups[""]).parameters.append(self.parameters[name])
         return self.parameters[name]
 
     def linear(self, block: str, name: str, x: Tensor, out: str, bias: bool) -> Tensor:
@@ -103,6 +138,12 @@ class Decoder:
         return self.tape.layer_norm(x, weight, self.parameter(f"{block}{name}.bias"), rows)
 
     def block(self, block: str, x: Tensor) -> Tensor:
+        group = self.groups.get(block.strip())
+        if not group:
+            return self.layers(block, x)
+        return group.post_forward(self.layers(block, group.pre_forward(x)))
+
+    def layers(self, block: str, x: Tensor) -> Tensor:
         tape = self.tape
         x = tape.add(x, self.linear(block, "out", self.attention(block, self.norm(block, "norm1", x)), "hidden", self.features.style == "gpt"))
         y = self.mlp(block, self.norm(block, "norm2", x))
@@ -210,11 +251,18 @@ class Program:
 @cache
 def program(features: Features) -> Program:
     """Run the transformer of at most three blocks on the tape."""
-    tape = Tape(features.precision == "amp-bf16", features.accumulating)
-    if features.in_backward:
+    tape = Tape(features.precision == "amp-bf16", features.accumulating and not features.sharding)
+    groups = wrapped(tape, features)
+    if groups:
+        tape.step = keep_unsharded
+    elif features.in_backward:
         tape.step = optimizer_in_backward(tape, features)
-    decoder = Decoder(tape, features)
+    elif features.buckets_hold_gradients:
+        tape.step = copied_into_bucket
+    decoder = Decoder(tape, features, groups)
     previous = tape.new(("1", 4)) if features.accumulating else None  # the loss of the micro-batch before
+    if groups:
+        groups[""].pre_forward(None)
     x = decoder.embed()
     cuts, orders = [], []
     for block in range(features.blocks):
@@ -224,19 +272,26 @@ def program(features: Features) -> Program:
     x = decoder.norm("", "norm", x)
     loss = decoder.loss(x)
     del x
+    if groups:
+        groups[""].post_forward(loss)
+        groups[""].shared.gathered = None
     root, scalars = loss.node, [tape.new(("1", 4))]  # the mean loss
     del loss, previous
     scalars += [tape.new(("1", 4)) for _ in range(2)]  # its share of the step, its gradient of one
-    middle = {parameter for name, parameter in decoder.parameters.items() if name.startswith("1 ") and features.blocks == 3}
+    place = features.neighbours
+    whole = features.blocks == 2 * place + 1
+    middle = {parameter for name, parameter in decoder.parameters.items() if name.startswith(f"{place} ") and whole}
     tape.end_autocast(set(decoder.parameters.values()) - middle)
     before = len(tape.events)
     tape.end_autocast(middle)
-    begin, end = cuts[1:3] if features.blocks == 3 else (before, before)
+    begin, end = cuts[place : place + 2] if whole else (before, before)
     forward = (tape.events[:begin], tape.events[begin:end], tape.events[end:before], tape.events[before:])
     tape.events[:] = []
-    tape.boundaries = orders[1:3] if features.blocks == 3 else []
+    tape.boundaries = orders[place : place + 2] if whole else []
     root.slots[0] = tape.temporary(("1", 4))  # that gradient, divided
     tape.backward(root)
+    if groups:
+        finish(list(groups.values()))
     del scalars[1:]  # the step holds its loss until the next one
     begin, end = tape.marks or (len(tape.events), len(tape.events))
     backward = (tape.events[:begin], tape.events[begin:end], tape.events[end:])
@@ -262,17 +317,45 @@ def program(features: Features) -> Program:
     )
 
 
+def wrapped(tape: Tape, features: Features) -> dict[str, ShardedGroup]:
+    """The sharded groups of a model on the tape by the prefix of their parameters' names, the root's is ""; none without sharding."""
+    how = features.sharding
+    if how is None:
+        return {}
+    step = optimizer_in_backward(tape, features) if features.in_backward else None
+    shared, (block_kept, root_kept) = Communication(), how.kept
+    root = ShardedGroup(tape, "root", how, shared, root_kept, step)
+    if how.wrap == "root":
+        return {"": root}
+    blocks = [ShardedGroup(tape, "block", how, shared, block_kept, step) for _ in range(features.blocks)]
+    if how.prefetch is not None:
+        root.ahead = blocks[: how.prefetch], blocks[::-1][: how.prefetch]
+        for place, block in enumerate(blocks):
+            block.ahead = blocks[place + 1 :][: how.prefetch], blocks[:place][::-1][: how.prefetch]
+    return {"": root} | {str(number): block for number, block in enumerate(blocks)}
+
+
+def keep_unsharded(parameter: Parameter) -> None:
+    parameter.slots[0].become(UNSHARDED)
+    parameter.gradient = parameter.slots[0]
+
+
+def copied_into_bucket(parameter: Parameter) -> None:
+    """DDP with gradient_as_bucket_view: the gradient is copied into its place in the bucket and let go."""
+
+
 def optimizer_in_backward(tape: Tape, features: Features):
-    """What one parameter's update allocates, as its gradient arrives."""
-    itemsize = 4 if features.precision == "bf16-master" else features.weight_bytes
+    """What one parameter's update allocates, as its gradient arrives; of a sharded one, of rank 0's shard."""
+    how = features.sharding
+    itemsize = 4 if features.precision == "bf16-master" else how.stored if how else features.weight_bytes
 
     def step(parameter: Parameter) -> None:
-        size = (parameter.size[0], itemsize)
+        size = (f"{parameter.size[0]} shard" if how else parameter.size[0], itemsize)
         held = []
         if features.precision == "bf16-master":
             held.append(tape.new(size, "optimizer step transient"))  # the gradient in fp32
             parameter.slots[0] = None
-        else:
+        elif not how:
             parameter.slots[0].become("gradients")
         if features.optimizer == "adamw" and features.optimizer_impl == "foreach":
             held.append(tape.new(size, "optimizer step transient"))
@@ -326,14 +409,44 @@ def dimensions(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
         if plan.optimizer == "adafactor":
             counts |= {f"{name} rows": size[0] for name, size in group.items()}
             counts |= {f"{name} columns": prod(size[1:2]) * (len(size) == 2) for name, size in group.items()}
+        if plan.in_backward:
+            counts |= {f"{name} shard": sharding.shard(size, plan.shard_ranks) for name, size in group.items()}
+    return counts | sharded_dimensions(shape, plan)
+
+
+def sharded_dimensions(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
+    """The buffers of each sharded group; ``copies`` and what is unseen on the tape are bytes."""
+    if plan.strategy not in SHARDED:
+        return {}
+    ranks, compute, counts = plan.shard_ranks, sharding.compute_bytes(plan), {}
+    for name, tensors in group_tensors(shape, plan).items():
+        flat = sum(times * sharding.padded(size, ranks) for times, _, size in tensors)
+        reduce = sum(times * sharding.padded(size, ranks) for times, key, size in tensors if sharding.trained(key, plan))
+        copies = sum(times * rounded(compute * sharding.padded(size, ranks)) for times, _, size in tensors)
+        counts |= {f"{name} flat": flat, f"{name} shard": flat // ranks, f"{name} copies": copies}
+        counts |= {f"{name} reduce": reduce, f"{name} reduced": reduce // ranks}
+    unseen = max(repeats(shape, plan) - 1, 0)
+    if plan.wrap == "root":
+        block = sum(rounded(compute * prod(size)) for key, size in sharding.block_tensors(shape, plan) if sharding.trained(key, plan))
+        counts["unseen gradients"] = unseen * block
+    else:
+        counts["unseen replicas"] = unseen * rounded(counts["block reduced"] * sharding.reduce_bytes(plan))
     return counts
+
+
+def group_tensors(shape: ModelShape, plan: TrainingPlan) -> dict[str, list[tuple[int, str, tuple[int, ...]]]]:
+    """{group: [(times, name, shape)]} of the parameters that a sharded group has: the root's, and one block's."""
+    outside = [(1, name, size) for name, size in (*shape.embedding, *shape.final)]
+    if plan.wrap == "root":
+        return {"root": outside + [(shape.layers, name, size) for name, size in sharding.block_tensors(shape, plan)]}
+    return {"root": outside, "block": [(1, name, size) for name, size in sharding.block_tensors(shape, plan)]}
 
 
 def rounded(count: int) -> int:
     return -(-count // BLOCK) * BLOCK
 
 
-def replay(live: Counter, stretches: Iterable[Stretch], changes: list[int], blocks: int) -> dict[str, int]:
+def replay(live: Counter, stretches: Iterable[Stretch], changes: list[int], repeated: int) -> dict[str, int]:
     """Run stretches over what is live, which is brought up to date; returns the categories at the highest moment.
 
     A stretch of one block is run for the first and the last of its repetitions: each repeats the same changes, so
@@ -341,7 +454,7 @@ def replay(live: Counter, stretches: Iterable[Stretch], changes: list[int], bloc
     """
     highest, at = -1, None
     for stretch in stretches:
-        times = max(blocks - 2, 0) if stretch.repeated else 1
+        times = repeated if stretch.repeated else 1
         heights = list(accumulate(map(changes.__getitem__, stretch.keys), initial=0))
         top = max(heights)
         for repetitions in (times - 1, min(times, 1)):
@@ -359,30 +472,48 @@ def replay(live: Counter, stretches: Iterable[Stretch], changes: list[int], bloc
 
 
 def held(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
-    """Bytes that are there before the step and after it: parameters, master weights, optimizer states, inputs."""
-    weight = 2 if plan.precision in ("bf16", "bf16-master") else 4
-    stepped = 4 if plan.precision == "bf16-master" else weight
-    compute = 4 if plan.precision == "fp32" else 2
+    """Bytes that are there before the step and after it: parameters, master weights, optimizer states, inputs; all of them this rank's own."""
+    weight, stepped = sharding.weight_bytes(plan), stepped_bytes(plan)
+    sharded, ranks = plan.strategy in SHARDED, plan.shard_ranks
     live = Counter()
     eightbit = 0
     for group, times in zip(named_parameters(shape, plan), (1, shape.layers, 1), strict=True):
         for name, size in group.items():
-            count = prod(size)
-            live["parameters"] += times * rounded(count * weight)
-            if plan.trainable == "lora" and not name.endswith((".a", ".b")):
+            count = sharding.shard(size, ranks)
+            live["sharded parameters" if sharded else "parameters"] += times * rounded(count * weight)
+            if not sharding.trained(name, plan):
                 continue
             eightbit += times * (count >= 4096)
-            live["optimizer states"] += times * state_bytes(plan.optimizer, size, stepped)
+            if plan.strategy != "zero1":
+                live["optimizer states"] += times * state_bytes(plan.optimizer, (count,) if sharded else size, stepped)
             if plan.precision == "bf16-master":
                 live["master weights"] += times * rounded(count * 4)
-            if plan.accumulation > 1:
+            if plan.accumulation > 1 and not sharded and not plan.gradient_as_bucket_view:
                 live["gradients"] += times * rounded(count * weight)
+    if plan.strategy == "zero1":
+        mine = largest_owned(shape, plan)
+        live["optimizer states"] = sum(state_bytes(plan.optimizer, size, stepped) for size in mine)
+        eightbit = sum(prod(size) >= 4096 for size in mine)
     if plan.optimizer == "adamw8bit":
         live["optimizer states"] += (eightbit if plan.in_backward else min(eightbit, 1)) * 2 * rounded(256 * 4)
+    if plan.strategy in ("ddp", "zero1"):
+        live["all-reduce buckets"] = sum(rounded(count * weight) for count in sharding.buckets(shape, plan))
+    if sharded and plan.accumulation > 1:
+        live["gradient shards"] = sum(group.times * rounded(group.reduced(plan) // ranks * weight) for group in sharding.groups(shape, plan))
     live["inputs"] = 2 * rounded(8 * plan.tokens * plan.accumulation)
     if shape.style == "llama":
-        live["inputs"] += 2 * rounded(plan.sequence * shape.head_dim * compute)
+        live["inputs"] += 2 * rounded(plan.sequence * shape.head_dim * sharding.compute_bytes(plan))
     return live
+
+
+def stepped_bytes(plan: TrainingPlan) -> int:
+    """Bytes of one element of what the optimizer steps on: the parameters, or their fp32 master copies."""
+    return 4 if plan.precision == "bf16-master" else sharding.weight_bytes(plan)
+
+
+def largest_owned(shape: ModelShape, plan: TrainingPlan) -> list[tuple[int, ...]]:
+    """What the rank with the most optimizer states owns under ZeRO-1."""
+    return max(sharding.owned(shape, plan), key=lambda sizes: sum(map(prod, sizes)))
 
 
 def state_bytes(optimizer: str, size: tuple[int, ...], itemsize: int) -> int:
@@ -412,33 +543,54 @@ def optimizer_step(live: Counter, shape: ModelShape, plan: TrainingPlan) -> dict
     (torch/optim/adam.py, ``_multi_tensor_adam``); fused, SGD and AdamW8bit work in place. bf16-master first takes over
     one gradient after another in fp32.
     """
-    master = plan.precision == "bf16-master"
-    stepped = 4 if plan.precision != "bf16" else 2
-    groups = [[size for name, size in group.items() if plan.trainable == "all" or name.endswith((".a", ".b"))] for group in named_parameters(shape, plan)]
+    master, sharded, stepped = plan.precision == "bf16-master", plan.strategy in SHARDED, stepped_bytes(plan)
+    times = (1, shape.layers, 1)
+    groups = [[size for name, size in group.items() if sharding.trained(name, plan)] for group in named_parameters(shape, plan)]
+    if plan.strategy == "zero1":
+        groups, times = [largest_owned(shape, plan)], (1,)
+
+    def elements(size: tuple[int, ...]) -> int:
+        return sharding.shard(size, plan.shard_ranks)
 
     def copies(itemsize: int) -> int:
-        return sum(times * rounded(prod(size) * itemsize) for group, times in zip(groups, (1, shape.layers, 1), strict=True) for size in group)
+        return sum(count * rounded(elements(size) * itemsize) for group, count in zip(groups, times, strict=True) for size in group)
 
-    gradients, transient = (0, copies(4)) if master else (live["gradients"], 0)
+    kept = "gradient shards" if sharded else "gradients"
+    gradients, transient = (0, copies(4)) if master else (live[kept], 0)
     if plan.optimizer == "adamw" and plan.optimizer_impl == "foreach":
         transient += copies(stepped)
     if plan.optimizer == "adafactor":
-        first, block, last = groups
+        first, block, last = (groups + [[], []])[:3]
         transient += adafactor_transient([*first, *block, *block[: len(block) * (shape.layers > 1)], *last], stepped)
-    if master:
-        handovers, left, taken = [], copies(2), 0
-        for group, times in zip(groups, (1, shape.layers, 1), strict=True):
-            if times > 1:  # a later block is always higher
-                left -= sum(rounded(2 * prod(size)) for size in group) * (times - 1)
-                taken += sum(rounded(4 * prod(size)) for size in group) * (times - 1)
-            for size in group:
-                taken += rounded(4 * prod(size))
-                handovers.append((left, taken))
-                left -= rounded(2 * prod(size))
-        gradients, transient = max((gradients, transient), *handovers, key=sum)
+    if master and not plan.gradient_as_bucket_view:  # DDP's buckets stay, whoever takes the gradients over
+        gradients, transient = max((gradients, transient), *(shard_handovers if sharded else handovers)(shape, plan, groups), key=sum)
     peak = Counter(live)
-    peak["gradients"], peak["optimizer step transient"] = gradients, transient
+    peak[kept], peak["optimizer step transient"] = gradients, transient
     return {category: count for category, count in peak.items() if count}
+
+
+def handovers(shape: ModelShape, plan: TrainingPlan, groups: list[list[tuple[int, ...]]]) -> Iterator[tuple[int, int]]:
+    """(bf16 gradients left, fp32 gradients made) as the master weights take one gradient after another; of all blocks the last is the highest."""
+    times = (1, shape.layers, 1)
+    left = sum(count * rounded(2 * prod(size)) for group, count in zip(groups, times, strict=True) for size in group)
+    taken = 0
+    for group, count in zip(groups, times, strict=True):
+        if count > 1:
+            left -= sum(rounded(2 * prod(size)) for size in group) * (count - 1)
+            taken += sum(rounded(4 * prod(size)) for size in group) * (count - 1)
+        for size in group:
+            taken += rounded(4 * prod(size))
+            yield left, taken
+            left -= rounded(2 * prod(size))
+
+
+def shard_handovers(shape: ModelShape, plan: TrainingPlan, groups: list[list[tuple[int, ...]]]) -> Iterator[tuple[int, int]]:
+    """The same of shards: a group's bf16 gradients are one buffer, let go with the last of them, and the root's with the head's."""
+    first, block, last = ([rounded(4 * sharding.shard(size, plan.shard_ranks)) for size in group] for group in groups)
+    held = {group.name: rounded(2 * (group.reduced(plan) // plan.shard_ranks)) for group in sharding.groups(shape, plan)}
+    root, each = held["root"], held.get("block", 0)
+    yield root + each, sum(first) + sum(block) * shape.layers
+    yield root, sum(first) + sum(block) * shape.layers + sum(last)
 
 
 def adafactor_transient(sizes: list[tuple[int, ...]], itemsize: int) -> int:
@@ -474,10 +626,10 @@ def predict(shape: ModelShape, plan: TrainingPlan, timeline: bool = False) -> Me
     steps, live = program(Features.of(shape, plan)), held(shape, plan)
     counts = dimensions(shape, plan)
     changes = [sign * rounded(counts[name] * itemsize) for name, itemsize in steps.sizes for sign in (1, -1)]
-    moments = list(walk(Counter(live), steps, changes, shape.layers)) if timeline else []
+    moments = list(walk(Counter(live), steps, changes, repeats(shape, plan))) if timeline else []
     phases = {
-        "forward": replay(live, steps.forward, changes, shape.layers),
-        "backward": replay(live, steps.backward, changes, shape.layers),
+        "forward": replay(live, steps.forward, changes, repeats(shape, plan)),
+        "backward": replay(live, steps.backward, changes, repeats(shape, plan)),
     }
     if not plan.in_backward:
         phases["optimizer step"] = optimizer_step(live, shape, plan)
@@ -503,11 +655,11 @@ def predict(shape: ModelShape, plan: TrainingPlan, timeline: bool = False) -> Me
     )
 
 
-def walk(live: Counter, steps: Program, changes: list[int], blocks: int) -> Iterator[Moment]:
+def walk(live: Counter, steps: Program, changes: list[int], repeated: int) -> Iterator[Moment]:
     """Every moment of the forward and the backward pass, block by block."""
     for phase, stretches in (("forward", steps.forward), ("backward", steps.backward)):
         for stretch in stretches:
-            for _ in range(max(blocks - 2, 0) if stretch.repeated else 1):
+            for _ in range(repeated if stretch.repeated else 1):
                 for category, key in zip(stretch.categories, stretch.keys, strict=True):
                     live[category] += changes[key]
                     yield Moment(phase, category, {name: count for name, count in live.items() if count})

@@ -296,7 +296,7 @@ def train_step(model: Transformer, optimizers: list[torch.optim.Optimizer], inpu
     ids, targets, rotary = inputs
     total = 0.0
     for micro_batch in range(plan.accumulation):
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=plan.precision == "amp-bf16"):
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=plan.autocast):
             loss = model(ids[micro_batch], targets[micro_batch], rotary)
         (loss / plan.accumulation).backward()
         total += loss.item()

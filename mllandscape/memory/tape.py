@@ -62,16 +62,18 @@ class Tensor:
 class Node:
     """One step of the backward pass: where gradients arrive (slots), what was saved, and where results go (edges).
 
-    ``rule`` takes the arrived gradients and returns one for each edge; one that is still to be summed is (gradient, size).
+    ``before`` is a hook that runs first. ``rule`` takes the arrived gradients and returns one for each edge; one that is still to be
+    summed is (gradient, size).
     """
 
-    __slots__ = ("order", "rule", "edges", "saved", "slots", "waiting")
+    __slots__ = ("order", "rule", "edges", "saved", "slots", "waiting", "before")
 
     def __init__(self, order: int, rule: Callable, edges: list, slots: int):
         self.order, self.rule, self.edges = order, rule, edges
         self.saved: list = []
         self.slots: list[Storage | None] = [None] * slots
         self.waiting = 0
+        self.before: Callable[[], None] | None = None
 
 
 class StopRecomputation(Exception):
@@ -94,7 +96,7 @@ class Tape:
     """Writes ``events``: (+1 or -1, size, category).
 
     ``amp``: matmuls run under bf16 autocast. ``accumulating``: every parameter has a gradient already, to add to. ``step``:
-    what an optimizer that steps inside the backward pass does with the gradient in a parameter's slot. ``boundaries`` are node
+    what happens at once to the gradient in a parameter's slot, such as an optimizer's step inside the backward pass. ``boundaries`` are node
     orders, ascending; ``marks`` are the lengths of ``events`` as the backward pass came to each of them.
     """
 
@@ -175,6 +177,10 @@ class Tape:
             self._casts, self._recomputing = casts, None
         checkpoint.done = True
 
+    @property
+    def recomputing(self) -> bool:
+        return self._recomputing is not None
+
     def end_autocast(self, parameters: Iterable[Parameter]) -> None:
         """Leaving the autocast block drops its weight copies, unless a node saved them."""
         for parameter in parameters:
@@ -189,6 +195,8 @@ class Tape:
             while self.boundaries and node.order <= self.boundaries[-1]:
                 self.boundaries.pop()
                 self.marks.append(len(self.events))
+            if node.before:
+                node.before()
             held = [self._unpack(*saved) for saved in node.saved if isinstance(saved, tuple)]
             gradients = node.rule(*node.slots)
             gradients = list(gradients) if isinstance(gradients, tuple) else [gradients]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -13,7 +14,10 @@ from mllandscape.memory.plan import TrainingPlan
 from mllandscape.memory.profile import PHASES, MemoryProfile, Moment
 from mllandscape.memory.shape import ModelShape
 from mllandscape.memory.tracker import Tracker
-from mllandscape.torch_private import FakeTensorMode, tree_leaves
+from mllandscape.torch_private import FakeTensorMode, fake_ranks, local, tree_leaves
+
+MOST_RANKS = 1024
+"""A trace grows with the ranks: torch cuts every parameter into a list of so many chunks."""
 
 MOMENTS = 400
 """A timeline has about this many points at most; each is the highest one of its stretch of the step."""
@@ -22,24 +26,39 @@ MOMENTS = 400
 def trace(shape: ModelShape, plan: TrainingPlan) -> MemoryProfile:
     """The reference transformer's training step: exact live bytes of a step whose optimizer states exist already.
 
-    Needs no memory for the model: a step of 13 billion parameters takes seconds. Raises BadInput if the plan needs a
-    package that is missing.
+    Needs no memory for the model: a step of 13 billion parameters takes seconds. A sharded plan runs torch's own
+    ``fully_shard`` on rank 0 of a fake process group, up to ``MOST_RANKS``. Raises BadInput if the plan needs a package that is
+    missing, and for ``ddp`` and ``zero1``, whose C++ reducer reads values that fake tensors do not have.
     """
+    if plan.strategy in ("ddp", "zero1"):
+        raise BadInput(f"strategy={plan.strategy!r} cannot be traced: torch's reducer reads the values of fake tensors; predict it, or run it on real ranks.")
+    if plan.ranks > MOST_RANKS:
+        raise BadInput(f"ranks={plan.ranks}: a trace takes up to {MOST_RANKS:,}, predict up to 16,384.")
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode:
-        model = reference.make_model(shape, plan)
-        inputs = reference.make_inputs(shape, plan)
-    optimizers = reference.make_optimizers(model, plan)  # outside: AdamW8bit cannot be constructed under fake tensors
-    if plan.optimizer == "adamw8bit":  # its quantisation tables are real tensors; converted once, not at every use
-        for optimizer in optimizers:
-            optimizer.name2qmap = {name: mode.from_tensor(table) for name, table in optimizer.name2qmap.items()}
     tracker = Tracker()
-    register(tracker, model, optimizers, inputs)
-    with mode, tracker, tracker.following(model):
-        make_states(model, optimizers)
-        tracker.reset()
-        reference.train_step(model, optimizers, inputs, plan)
-    return profile(tracker, "trace", shape, plan)
+    with ExitStack() as around:
+        with mode:
+            model = reference.make_model(shape, plan)
+            inputs = reference.make_inputs(shape, plan)
+        if plan.strategy != "single":
+            from mllandscape.memory import parallel
+
+            around.enter_context(fake_ranks(plan.ranks))
+            mesh = parallel.mesh_of(plan, "cpu")
+            with mode:
+                parallel.shard(model, plan, mesh)
+        optimizers = reference.make_optimizers(model, plan)  # outside: AdamW8bit cannot be constructed under fake tensors
+        if plan.optimizer == "adamw8bit":  # its quantisation tables are real tensors; converted once, not at every use
+            for optimizer in optimizers:
+                optimizer.name2qmap = {name: mode.from_tensor(table) for name, table in optimizer.name2qmap.items()}
+        if plan.strategy != "single":
+            around.enter_context(tracker.following_shards())
+        register(tracker, model, optimizers, inputs)
+        with mode, tracker, tracker.following(model):
+            make_states(model, optimizers)
+            tracker.reset()
+            reference.train_step(model, optimizers, inputs, plan)
+            return profile(tracker, "trace", shape, plan)
 
 
 def run(shape: ModelShape, plan: TrainingPlan, steps: int = 2, budget: int | None = None) -> tuple[MemoryProfile, list[float]]:
@@ -91,7 +110,7 @@ def trace_step(build: Callable[[], Any], step: Callable[..., Any]) -> MemoryProf
 def register(tracker: Tracker, model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], inputs: Any) -> None:
     """Tell the tracker what exists before the step: parameters, buffers, an optimizer's own master weights, inputs."""
     for tensor in (*model.parameters(), *model.buffers()):
-        tracker.add(tensor, "parameters")
+        tracker.add(tensor, "parameters" if local(tensor) is tensor else "sharded parameters")
     for optimizer in optimizers:
         for tensor in tree_leaves([group["params"] for group in optimizer.param_groups]):
             if not tracker.category_of(tensor):

@@ -7,10 +7,24 @@ from contextlib import contextmanager
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from mllandscape.torch_private import CAST, DEVICE_OF, FUSED_SGD, VALUE_OF, FakeTensor, TorchDispatchMode, in_backward, storage_key, tree_leaves
+from mllandscape.torch_private import (
+    CAST,
+    DEVICE_OF,
+    FUSED_SGD,
+    VALUE_OF,
+    FakeTensor,
+    TorchDispatchMode,
+    in_backward,
+    local,
+    sharding_watched,
+    storage_key,
+    tree_leaves,
+)
 
 BLOCK = 512
 """Bytes. Every storage is rounded up to this, the quantum of torch's CUDA caching allocator (c10/cuda/CUDACachingAllocator, kMinBlockSize)."""
+
+PARAMETERS = ("parameters", "sharded parameters")
 
 _region: list[str] = []
 
@@ -38,6 +52,8 @@ class Tracker(TorchDispatchMode):
         super().__init__()
         self.budget = budget
         self._optimizers = 0
+        self._distributed: type | None = None
+        self._propagating = lambda: False
         self.live = Counter()
         self.total = 0
         self._storages: dict[int, tuple[weakref.ref, int, str]] = {}
@@ -70,12 +86,12 @@ class Tracker(TorchDispatchMode):
         def end(optimizer, *_):
             self._optimizers -= 1
             for tensor in tree_leaves(list(optimizer.state.values())):
-                if isinstance(tensor, torch.Tensor) and self.category_of(tensor) != "parameters":
+                if isinstance(tensor, torch.Tensor) and self.category_of(tensor) not in PARAMETERS:
                     self.add(tensor, "optimizer states")
 
         def arrived(parameter):
             if parameter.grad is not None:
-                self.add(parameter.grad, "gradients")
+                self.add(parameter.grad, "gradients" if local(parameter) is parameter else "gradient shards")
 
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         hooks = [parameter.register_post_accumulate_grad_hook(arrived) for parameter in trained]
@@ -86,7 +102,29 @@ class Tracker(TorchDispatchMode):
             for hook in hooks:
                 hook.remove()
 
+    @contextmanager
+    def following_shards(self):
+        """Understand ``fully_shard``: gathered layers and reduce-scatter buffers by name, and shards as what they are on this rank."""
+        from torch.distributed.tensor import DTensor
+
+        hooks = []
+
+        def unsharded(parameter):
+            if parameter.requires_grad:
+                hooks.append(parameter.register_post_accumulate_grad_hook(lambda parameter: self.add(parameter.grad, "unsharded gradients")))
+
+        self._distributed = DTensor
+        try:
+            with sharding_watched(region, unsharded, self._resized) as self._propagating:
+                yield
+        finally:
+            self._distributed, self._propagating = None, lambda: False
+            for hook in hooks:
+                hook.remove()
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if self._distributed and any(issubclass(kind, self._distributed) for kind in types):
+            return NotImplemented  # first it becomes an operation on this rank's shard, which comes here again
         if func is DEVICE_OF and isinstance(args[0], FakeTensor):
             return args[0].fake_device  # two thirds of all calls ask only this
         if func is VALUE_OF and isinstance(args[0], FakeTensor):
@@ -94,6 +132,8 @@ class Tracker(TorchDispatchMode):
         if func is FUSED_SGD and isinstance(args[0][0], FakeTensor):
             return None  # it works in place; torch has no fake kernel for it and would run it on real zeros of the model's size
         result = func(*args, **(kwargs or {}))
+        if self._propagating():
+            return result  # tensors of the global shape, made to work out a layout
         self._operation = func.__name__
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and not self.category_of(tensor):
@@ -101,20 +141,23 @@ class Tracker(TorchDispatchMode):
         return result
 
     def _category(self, func, args) -> str:
+        if self._distributed and _region and _region[-1] in ("gathered layers", "reduce-scatter buffers"):
+            return _region[-1]
         if self._optimizers:
             return "optimizer step transient"
         if self.phase == "backward" and not torch.is_grad_enabled():  # with gradients enabled it is a checkpoint's recomputation
             return "temporaries"
-        if func is CAST and self.category_of(args[0]) == "parameters":
+        if func is CAST and self.category_of(args[0]) in PARAMETERS:
             return "autocast weight copies"
         return _region[-1] if _region else "activations"
 
     def category_of(self, tensor: torch.Tensor) -> str | None:
-        known = self._storages.get(storage_key(tensor))
+        known = self._storages.get(storage_key(local(tensor)))
         return known and known[2]
 
     def add(self, tensor: torch.Tensor, category: str) -> None:
         """Count the tensor's storage from now until nothing refers to it; a known storage changes its category."""
+        tensor = local(tensor)
         storage = tensor.untyped_storage()
         key = storage_key(tensor)
         if key in self._storages:
@@ -132,11 +175,20 @@ class Tracker(TorchDispatchMode):
         self._storages[key] = (weakref.ref(storage, lambda _, key=key: self._free(key)), size, category)
         self._change(category, size)
 
+    def _resized(self, key: int, count: int) -> None:
+        if known := self._storages.get(key):
+            reference, before, category = known
+            size = -(-count // BLOCK) * BLOCK
+            self._storages[key] = (reference, size, category)
+            self._change(category, size - before)
+
     def _free(self, key: int) -> None:
         _, size, category = self._storages.pop(key)
         self._change(category, -size)
 
     def _change(self, category: str, size: int) -> None:
+        if not size:
+            return
         self.live[category] += size
         self.total += size
         phase = self.phase if size > 0 or not self.events else self.events[-1][0]  # what is let go between phases ends the one before
