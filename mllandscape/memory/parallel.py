@@ -1,12 +1,28 @@
-"""A plan's strategy applied to the reference transformer: torch's fully_shard, DistributedDataParallel and ZeroRedundancyOptimizer."""
+"""A plan's strategy applied to the reference transformer: torch's fully_shard, DistributedDataParallel and ZeroRedundancyOptimizer.
+
+``train`` is one rank's part of a run, for ``ranks.run_ranks`` here and for torchrun on a cluster; the default process group exists already.
+"""
+
+import hashlib
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.debug import CommDebugMode
+from torch.nn.parallel import DistributedDataParallel
 
-from mllandscape.memory.plan import TrainingPlan
+from mllandscape import BadInput
+from mllandscape.memory import reference
+from mllandscape.memory.plan import DEFAULTS, SHARDED, TrainingPlan
+from mllandscape.memory.predict import predict
 from mllandscape.memory.reference import Transformer
+from mllandscape.memory.shape import ModelShape
+from mllandscape.memory.trace import register
+from mllandscape.memory.tracker import Tracker
+from mllandscape.torch_private import local, tree_leaves
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, None: None}
 
@@ -51,3 +67,109 @@ def by_kind(counts: dict) -> dict[str, int]:
         kind = next((kind for word, kind in KINDS.items() if word in name), str(operation))
         found[kind] = found.get(kind, 0) + count
     return found
+
+
+def parallelise(model: Transformer, plan: TrainingPlan, mesh: DeviceMesh) -> nn.Module:
+    """The model as its plan runs it on this rank."""
+    if plan.strategy in SHARDED:
+        shard(model, plan, mesh)
+        return model
+    if plan.strategy == "single":
+        return model
+    size = None if plan.bucket_mb == DEFAULTS["bucket_mb"] else plan.bucket_mb
+    return DistributedDataParallel(model, bucket_cap_mb=size, gradient_as_bucket_view=plan.gradient_as_bucket_view)
+
+
+def prepare(shape: ModelShape, plan: TrainingPlan, device: str) -> tuple:
+    """(model, inputs): the same weights on every rank before they are shared out, and this rank's part of one global batch."""
+    model = reference.make_model(shape, plan, device)
+    reference.initialise(model)
+    ids, targets, rotary = reference.make_inputs(shape, plan.but(batch=plan.batch * plan.ranks), device, seed=1)
+    mine = slice(dist.get_rank() * plan.batch, (dist.get_rank() + 1) * plan.batch)
+    cut = tuple(part[:, mine].clone() for part in (ids, targets))
+    if rotary:
+        rotary = reference.rotary_table(plan, shape, rotary[0].dtype, device)
+    return model, (*cut, rotary)
+
+
+def train(shape: dict, plan: dict, steps: int = 3) -> dict:
+    """Train for some steps on this rank and tell what it held, in bytes; every rank's value is the same kind of dict.
+
+    ``losses`` are means over all ranks. ``parameters``, ``gradients`` and ``optimizer states`` are this rank's own tensors, unrounded, just before
+    the last optimizer step. ``profile`` has the highest moments of the last step by category (512-byte blocks), ``collectives`` counts
+    the calls of one more micro-batch and step by kind, ``weights`` is a digest of the whole parameters after all. Raises BadInput for a plan of another number of ranks.
+    """
+    shape, plan = ModelShape(**shape), TrainingPlan(**plan)
+    if plan.ranks != dist.get_world_size():
+        raise BadInput(f"ranks={plan.ranks} in the plan, but {dist.get_world_size()} run: give the plan that number.")
+    mesh, tracker, losses, held = mesh_of(plan, "cpu"), Tracker(), [], {}
+    model, inputs = prepare(shape, plan, "cpu")
+    register(tracker, model, (), inputs)
+    with tracker, tracker.following_shards():
+        model = parallelise(model, plan, mesh)
+    optimizers = reference.make_optimizers(model, plan)
+    register(tracker, model, optimizers, inputs)
+    for optimizer in optimizers:
+        optimizer.register_step_pre_hook(lambda *_: held.update(gradients=stored(parameter.grad for parameter in model.parameters())))
+    with tracker, tracker.following_shards(), tracker.following(model):
+        for _ in range(steps):
+            tracker.rename("activations", "all-reduce buckets")  # what DDP made and keeps for itself
+            tracker.reset()
+            losses.append(reference.train_step(model, optimizers, inputs, plan))
+    peaks = {phase: terms for phase, (_, terms) in tracker.peaks.items()}
+    states = [list(getattr(each, "optim", each).state.values()) for each in optimizers]
+    held |= {"parameters": stored(model.parameters()), "optimizer states": stored(tree_leaves(states))}
+    with CommDebugMode() as debug:  # it takes one forward pass
+        reference.train_step(model, optimizers, inputs, plan.but(accumulation=1))
+    total = torch.tensor(losses, dtype=torch.float64)
+    dist.all_reduce(total)
+    return {
+        "rank": dist.get_rank(),
+        "losses": (total / dist.get_world_size()).tolist(),
+        "held": held,
+        "profile": peaks,
+        "allocated": max(sum(terms.values()) for terms in peaks.values()),
+        "collectives": by_kind(debug.get_comm_counts()),
+        "weights": digest(model),
+    }
+
+
+def train_each(shape: dict, plans: list[dict], steps: int = 3) -> list[dict]:
+    """``train`` under one plan after another, in the same processes."""
+    return [train(shape, plan, steps) for plan in plans]
+
+
+def stored(tensors) -> int:
+    """Bytes of this rank's part of some tensors; those that are views of one storage count once each."""
+    parts = [local(tensor) for tensor in tensors if isinstance(tensor, torch.Tensor)]
+    return sum(part.numel() * part.element_size() for part in parts)
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over the whole parameters in order, gathered where they are sharded: every rank must call it."""
+    seen = hashlib.sha256()
+    for parameter in model.parameters():
+        whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+        seen.update(whole.detach().float().cpu().numpy().tobytes())
+    return seen.hexdigest()[:16]
+
+
+def measure(shape: str | dict, steps: int = 3, **choices) -> dict:
+    """Predicted beside measured on this rank of a cluster: peaks of allocated and reserved bytes of the last step, from CUDA's own allocator.
+
+    ``shape`` is a preset's name or a shape's fields, ``choices`` are the plan's; the ranks are those that run. On CPU ranks there is no
+    allocator to ask, and the tracker's peak stands for allocated bytes.
+    """
+    shape = ModelShape.preset(shape) if isinstance(shape, str) else ModelShape(**shape)
+    plan = TrainingPlan(**choices, ranks=dist.get_world_size())
+    predicted = predict(shape, plan)
+    told = {"rank": dist.get_rank(), "predicted": predicted.allocated, "predicted_reserved": [predicted.reserved.low, predicted.reserved.high]}
+    if not torch.cuda.is_available():
+        return told | {"allocated": train(shape.to_json(), plan.to_json(), steps)["allocated"], "reserved": None}
+    model, inputs = prepare(shape, plan, "cuda")
+    model = parallelise(model, plan, mesh_of(plan, "cuda"))
+    optimizers = reference.make_optimizers(model, plan)
+    for _ in range(steps):
+        torch.cuda.reset_peak_memory_stats()
+        reference.train_step(model, optimizers, inputs, plan)
+    return told | {"allocated": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}

@@ -45,7 +45,8 @@ class TrainingPlan:
 
     - ``single``: one rank.
     - ``ddp``: torch's DistributedDataParallel. Every rank has everything; gradients are all-reduced in buckets of ``bucket_mb``
-      MiB (2^20 bytes; the first bucket is 1 MiB), and are views of them if ``gradient_as_bucket_view``.
+      MiB (2^20 bytes), and are views of them if ``gradient_as_bucket_view``. 25 is torch's default, which makes the first bucket
+      1 MiB; another size holds for all.
     - ``zero1``: the same with torch's ZeroRedundancyOptimizer: each rank keeps the optimizer states of some parameters,
       updates them and broadcasts them. DeepSpeed's ZeRO-1 cuts through parameters instead.
     - ``fsdp``: torch's FSDP2 ``fully_shard``, DeepSpeed's ZeRO-3: parameters, gradients and optimizer states are sharded along

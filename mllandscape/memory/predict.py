@@ -511,9 +511,10 @@ def stepped_bytes(plan: TrainingPlan) -> int:
     return 4 if plan.precision == "bf16-master" else sharding.weight_bytes(plan)
 
 
+@cache
 def largest_owned(shape: ModelShape, plan: TrainingPlan) -> list[tuple[int, ...]]:
-    """What the rank with the most optimizer states owns under ZeRO-1."""
-    return max(sharding.owned(shape, plan), key=lambda sizes: sum(map(prod, sizes)))
+    """What the rank with the most bytes of optimizer states owns under ZeRO-1."""
+    return max(sharding.owned(shape, plan), key=lambda sizes: sum(state_bytes(plan.optimizer, size, stepped_bytes(plan)) for size in sizes))
 
 
 def state_bytes(optimizer: str, size: tuple[int, ...], itemsize: int) -> int:

@@ -241,16 +241,26 @@ def eightbit_adamw() -> type[torch.optim.Optimizer]:
     return AdamW8bit
 
 
-def make_optimizer(parameters: list[nn.Parameter], plan: TrainingPlan, lr: float = 1e-3) -> torch.optim.Optimizer:
-    """The plan's optimizer; Adafactor is torch's, whose default is one tensor after another. AdamW8bit needs bitsandbytes."""
+def optimizer_of(plan: TrainingPlan, lr: float = 1e-3) -> partial:
+    """The plan's optimizer, yet without parameters; Adafactor is torch's, whose default is one tensor after another. AdamW8bit needs bitsandbytes."""
     if plan.optimizer == "adamw8bit":
-        return eightbit_adamw()(parameters, lr=lr)
+        return partial(eightbit_adamw(), lr=lr)
     if plan.optimizer == "adafactor":
-        return torch.optim.Adafactor(parameters, lr=lr)
+        return partial(torch.optim.Adafactor, lr=lr)
     kernel = {plan.optimizer_impl: True}
     if plan.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, **kernel)
-    return torch.optim.SGD(parameters, lr=lr, momentum=0.9 if plan.optimizer == "sgd-momentum" else 0.0, **kernel)
+        return partial(torch.optim.AdamW, lr=lr, **kernel)
+    return partial(torch.optim.SGD, lr=lr, momentum=0.9 if plan.optimizer == "sgd-momentum" else 0.0, **kernel)
+
+
+def make_optimizer(parameters: list[nn.Parameter], plan: TrainingPlan, lr: float = 1e-3) -> torch.optim.Optimizer:
+    """The plan's optimizer over these parameters; under zero1 this rank steps its own of them and the ranks exchange the results."""
+    make = optimizer_of(plan, lr)
+    if plan.strategy != "zero1":
+        return make(parameters)
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    return ZeroRedundancyOptimizer(parameters, make.func, **make.keywords)
 
 
 def with_master_weights(parameters: list[nn.Parameter], plan: TrainingPlan, lr: float = 1e-3) -> torch.optim.Optimizer:

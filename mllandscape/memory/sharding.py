@@ -8,12 +8,12 @@ from functools import cache
 from heapq import heapreplace
 from math import prod
 
-from mllandscape.memory.plan import SHARDED, TrainingPlan
+from mllandscape.memory.plan import DEFAULTS, SHARDED, TrainingPlan
 from mllandscape.memory.shape import ModelShape, Tensors
 from mllandscape.units import MIB
 
 FIRST_BUCKET = MIB
-"""Bytes. DDP's first bucket is small, so that communication starts early (torch/nn/parallel/distributed.py, ``_DEFAULT_FIRST_BUCKET_BYTES``)."""
+"""Bytes. DDP's first bucket is small by default, so that communication starts early (torch/nn/parallel/distributed.py)."""
 
 
 def block_tensors(shape: ModelShape, plan: TrainingPlan) -> Tensors:
@@ -102,10 +102,12 @@ def buckets(shape: ModelShape, plan: TrainingPlan) -> list[int]:
     (torch/csrc/distributed/c10d/reducer.cpp, ``compute_bucket_assignment_by_size``). DDP sorts them anew by arrival after the
     first step, which can move a few between neighbours.
     """
+    limit = plan.bucket_mb * MIB
+    first = FIRST_BUCKET if plan.bucket_mb == DEFAULTS["bucket_mb"] else limit
     sizes, filled = [], 0
     for size in reversed(trained_tensors(shape, plan)):
         filled += prod(size)
-        if filled * weight_bytes(plan) >= (plan.bucket_mb * MIB if sizes else FIRST_BUCKET):
+        if filled * weight_bytes(plan) >= (limit if sizes else first):
             sizes.append(filled)
             filled = 0
     return sizes + ([filled] if filled else [])

@@ -90,7 +90,7 @@ class Tracker(TorchDispatchMode):
                     self.add(tensor, "optimizer states")
 
         def arrived(parameter):
-            if parameter.grad is not None:
+            if parameter.grad is not None and self.category_of(parameter.grad) != "all-reduce buckets":
                 self.add(parameter.grad, "gradients" if local(parameter) is parameter else "gradient shards")
 
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -174,6 +174,14 @@ class Tracker(TorchDispatchMode):
             )
         self._storages[key] = (weakref.ref(storage, lambda _, key=key: self._free(key)), size, category)
         self._change(category, size)
+
+    def rename(self, old: str, new: str) -> None:
+        """Move everything live from one category to another."""
+        for key, (reference, size, category) in list(self._storages.items()):
+            if category == old:
+                self._storages[key] = (reference, size, new)
+                self._change(old, -size)
+                self._change(new, size)
 
     def _resized(self, key: int, count: int) -> None:
         if known := self._storages.get(key):
