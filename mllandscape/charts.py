@@ -311,9 +311,7 @@ def _capacity_line(axes: "Axes", capacity: float, text: str) -> None:
     axes.annotate(text, (capacity, 1), (0, 5), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", va="bottom", weight="bold")
 
 
-def bytes_by_term(
-    profiles: Mapping[str, Any], capacity: float | None = None, title: str = "", unit: str = "GB", capacity_label: str = "capacity"
-) -> Described:
+def bytes_by_term(profiles: Mapping[str, Any], capacity: float | None = None, title: str = "", unit: str = "GB", capacity_label: str = "capacity") -> Described:
     """One stacked bar a plan or phase: ``{label: {term: bytes}}``, or MemoryProfiles for their terms at the peak.
 
     Totals stand at the ends of the bars, ``capacity`` in bytes is a dashed line. ``unit`` is GB (10^9), GiB (2^30), MB or MiB.
@@ -407,12 +405,13 @@ def _error(name: str, counts: Mapping[str, float]) -> str:
 
 def timeline(
     moments: Sequence[Any], capacity: float | None = None, failed_at: int | None = None, title: str = "", unit: str = "GiB",
-    capacity_label: str = "capacity",
+    capacity_label: str = "capacity", against: tuple[str, Sequence[Any]] | None = None,
 ) -> Described:  # fmt: skip
     """Live bytes by category through one training step, from Moments (``phase``, ``label``, ``live``: {category: bytes}).
 
     The x axis counts allocations and frees, it is not time. ``failed_at`` is the index of the first moment that could not
-    be allocated; what would have come after it is veiled.
+    be allocated; what would have come after it is veiled. ``against`` is the name and the moments of another step, whose total is
+    a line over this one, phase over phase.
     """
     if not any(any(moment.live.values()) for moment in moments):
         raise BadInput("a timeline without live bytes: give the moments of one step, for example trace(shape, plan).timeline.")
@@ -427,7 +426,8 @@ def timeline(
     named = _visible(styles, [moment.live for moment in moments])
     columns, legend = _legend_size(named)
     beside = f"{capacity_label}\n{_amount(capacity, unit)}" if capacity else ""
-    ceiling = 1.28 * max(*totals, capacity or 0, 1)
+    others = [sum(moment.live.values()) for moment in against[1]] if against else []
+    ceiling = 1.28 * max(*totals, *others, capacity or 0, 1)
     with paper():
         figure = new_figure(top + 330 + legend)
         _title(figure, heading)
@@ -439,6 +439,9 @@ def timeline(
         colours, hatches = zip(*styles.values(), strict=True)
         axes.stackplot(places, bands, step="post", colors=colours, hatch=hatches, edgecolor="#222222", linewidth=0.35)
         _name_bands(axes, places, bands, styles)
+        if against:
+            spans = {moments[start].phase: (places[start], places[end]) for start, end in zip(edges, edges[1:], strict=False)}
+            _other_total(axes, *against, others, spans)
         for start, end in zip(edges, edges[1:], strict=False):
             if start:
                 axes.axvline(places[start], color="black", linewidth=1, linestyle=":")
@@ -471,8 +474,22 @@ def timeline(
         f"Peak {_amount(max(totals), unit)} in {top_moment.phase}, at {top_moment.label} = {_parts(top_moment.live, unit)}.",
         f"Peak of each phase: {', '.join(f'{phase} {_amount(total, unit)}' for phase, total in phases.items())}.",
     ]
+    if against:
+        said += [f"{against[0]}: peak {_amount(max(others), unit)} in {against[1][others.index(max(others))].phase}."]
     failed = failed_at is not None and f"Out of memory in {moments[failed_at].phase}, at {moments[failed_at].label}: {_amount(totals[failed_at], unit)} needed."
     return Described(figure, _say(title, said, capacity and f"{capacity_label}: {_amount(capacity, unit)}.", failed))
+
+
+def _other_total(axes: "Axes", name: str, moments: Sequence[Any], totals: Sequence[float], spans: Mapping[str, tuple[float, float]]) -> None:
+    """A second step's total as a line, each of its phases stretched over the same phase of the first."""
+    xs, ys = [], []
+    for phase, (start, end) in spans.items():
+        heights = [total for moment, total in zip(moments, totals, strict=True) if moment.phase == phase]
+        xs += [start + (end - start) * step / max(len(heights), 1) for step in range(len(heights))]
+        ys += heights
+    axes.plot(xs, ys, color="white", linewidth=4, drawstyle="steps-post", zorder=5)
+    axes.plot(xs, ys, color="black", linewidth=2, drawstyle="steps-post", zorder=5)
+    axes.annotate(name, (0.015, ys[0]), (0, 5), xycoords=("axes fraction", "data"), textcoords="offset points", weight="bold", zorder=6)
 
 
 def _places(edges: Sequence[int]) -> list[float]:

@@ -5,12 +5,13 @@ import json
 import os
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from mllandscape import BadInput, __version__, units
 from mllandscape.lessons import EXPERIMENTS, Experiment
 from mllandscape.machine import Gpu, Machine, look
-from mllandscape.memory.plan import CHOICES, LIMITS, TrainingPlan
+from mllandscape.memory.plan import CHOICES, LIMITS, MOST_PREFETCHED, PARALLEL_CHOICES, PARALLEL_LIMITS, TrainingPlan
 
 INSTALL = {
     "cuda": "an NVIDIA GPU with its driver, and a CUDA build of torch",
@@ -121,10 +122,16 @@ def status(experiment: Experiment, machine: Machine) -> str:
 
 def _estimate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shape", metavar="SHAPE", help="a model such as llama-2-13b, or a Hugging Face config.json")
-    for name, limit in LIMITS.items():
+    for name, limit in (LIMITS | PARALLEL_LIMITS).items():
         if name != "lora_rank":
-            parser.add_argument(f"--{name}", type=int, help=f"1 to {limit:,} ({getattr(TrainingPlan(), name)})")
-    for name, options in CHOICES.items():
+            parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"1 to {limit:,} ({getattr(TrainingPlan(), name)})")
+    parser.add_argument("--shard-group", type=int, help="hsdp: neighbouring ranks that share one copy (8)")
+    parser.add_argument("--prefetch", type=int, help=f"blocks gathered ahead, 0 to {MOST_PREFETCHED} (torch's default)")
+    parser.add_argument("--gradient-as-bucket-view", action="store_true", default=None, help="ddp, zero1: gradients are views of the buckets")
+    parser.add_argument(
+        "--reshard-after-forward", action=argparse.BooleanOptionalAction, help="fsdp, hsdp: free gathered layers between the passes, or keep them"
+    )
+    for name, options in (CHOICES | PARALLEL_CHOICES).items():
         if name != "trainable":
             default = getattr(TrainingPlan(), name)
             parser.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), help=f"{', '.join(options)}{f' ({default})' if default else ''}")
@@ -139,7 +146,7 @@ def estimate(chosen: argparse.Namespace) -> int:
     from mllandscape.memory.estimate import report
     from mllandscape.memory.shape import ModelShape
 
-    given = {name: getattr(chosen, name) for name in (*LIMITS, *CHOICES, "in_backward") if getattr(chosen, name, None) is not None}
+    given = {name: value for field in fields(TrainingPlan) if (value := getattr(chosen, name := field.name, None)) is not None}
     if chosen.lora is not None:
         given |= {"trainable": "lora", "lora_rank": chosen.lora}
     on_disk = chosen.shape.endswith(".json") or (Path(chosen.shape) / "config.json").is_file()

@@ -266,3 +266,16 @@ def test_one_point_one_value_and_one_moment_are_enough():
     charts.bytes_by_term({"a": {}}).png()
     charts.timeline([Moment("forward", "mm", {"activations": 1})]).png()
     charts.ladder([charts.Rung("a", None, None, False)], budget=1).png()
+
+
+def test_another_step_is_a_line_over_a_timeline_and_its_peak_is_said():
+    step = [Moment("forward", "a", {"parameters": units.GIB}), Moment("backward", "b", {"parameters": 2 * units.GIB})]
+    other = [
+        Moment("forward", "x", {"parameters": 3 * units.GIB}),
+        Moment("forward", "y", {"parameters": 5 * units.GIB}),
+        Moment("backward", "z", {"parameters": 4 * units.GIB}),
+    ]
+    figure = charts.timeline(step, against=("DDP", other), title="Two steps")
+    assert "DDP: peak 5.0 GiB in forward." in figure.sentence and "Peak 2.0 GiB in backward" in figure.sentence
+    highest = max(max(line.get_ydata()) for line in figure.figure.axes[0].lines if len(line.get_ydata()) == 3)
+    assert highest == 5 * units.GIB and figure.figure.axes[0].get_ylim()[1] > highest

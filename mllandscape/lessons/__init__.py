@@ -25,4 +25,11 @@ EXPERIMENTS = (
     Experiment("03", "out of memory on a GPU", needs=("torch", "cuda"), recording="out_of_memory_gpu"),
     Experiment("03", "8-bit AdamW", needs=("torch", "bitsandbytes")),
     Experiment("03", "find_executable_batch_size and accumulate", needs=("torch", "accelerate")),
+    Experiment("04", "bytes and calls of a rank by arithmetic"),
+    Experiment("04", "two and four real ranks over gloo", needs=("torch",)),
+    Experiment("04", "trace of one rank of 8", needs=("torch",)),
+    Experiment("05", "a step in time, by arithmetic"),
+    Experiment("05", "ranks that crash, hang or disagree", needs=("torch",)),
+    Experiment("05", "checkpoints on another number of ranks", needs=("torch",)),
+    Experiment("05", "8-bit AdamW on shards", needs=("torch", "bitsandbytes")),
 )

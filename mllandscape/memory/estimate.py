@@ -8,10 +8,10 @@ from textwrap import fill
 
 from mllandscape import BadInput, units
 from mllandscape.memory.cards import capacity, label
-from mllandscape.memory.plan import TrainingPlan
+from mllandscape.memory.plan import DEFAULTS, PARALLEL, TrainingPlan
 from mllandscape.memory.predict import predict
 from mllandscape.memory.profile import PHASES, Band, MemoryProfile, Verdict
-from mllandscape.memory.shape import ModelShape
+from mllandscape.memory.shape import ModelShape, told
 
 WIDTH = 100
 
@@ -201,7 +201,12 @@ def _plan_words(plan: TrainingPlan) -> str:
     optimizer = f"{plan.optimizer_impl} {plan.optimizer}" if plan.optimizer_impl else plan.optimizer
     words = [f"batch {plan.batch} × {plan.sequence:,} tokens{accumulation}", plan.precision, optimizer + (" in backward" if plan.in_backward else "")]
     words += [f"{plan.checkpointing} checkpointing".replace("none", "no"), f"{plan.attention} attention", f"{plan.loss} loss"]
-    return ", ".join(words + ([f"LoRA of rank {plan.lora_rank}"] if plan.trainable == "lora" else []))
+    words += [f"LoRA of rank {plan.lora_rank}"] if plan.trainable == "lora" else []
+    if plan.strategy != "single":
+        group = f" in groups of {plan.shard_group}" if plan.shard_group else ""
+        words += [f"{plan.strategy} on {plan.ranks:,} ranks{group}"]
+        words += [f"{name}={told(getattr(plan, name))}" for name in PARALLEL[3:] if getattr(plan, name) != DEFAULTS[name]]
+    return ", ".join(words)
 
 
 def _table(profile: MemoryProfile) -> list[str]:

@@ -80,30 +80,44 @@ def parallelise(model: Transformer, plan: TrainingPlan, mesh: DeviceMesh) -> nn.
     return DistributedDataParallel(model, bucket_cap_mb=size, gradient_as_bucket_view=plan.gradient_as_bucket_view)
 
 
-def prepare(shape: ModelShape, plan: TrainingPlan, device: str) -> tuple:
-    """(model, inputs): the same weights on every rank before they are shared out, and this rank's part of one global batch."""
-    model = reference.make_model(shape, plan, device)
-    reference.initialise(model)
+def my_inputs(shape: ModelShape, plan: TrainingPlan, device: str) -> tuple:
+    """This rank's part of one global batch, which is the same however many ranks share it."""
     ids, targets, rotary = reference.make_inputs(shape, plan.but(batch=plan.batch * plan.ranks), device, seed=1)
     mine = slice(dist.get_rank() * plan.batch, (dist.get_rank() + 1) * plan.batch)
-    cut = tuple(part[:, mine].clone() for part in (ids, targets))
     if rotary:
         rotary = reference.rotary_table(plan, shape, rotary[0].dtype, device)
-    return model, (*cut, rotary)
+    return *(part[:, mine].clone() for part in (ids, targets)), rotary
+
+
+def materialise(shape: ModelShape, plan: TrainingPlan, device: str) -> nn.Module:
+    """The model as its plan runs it, with random weights; where it is sharded, no rank ever holds the whole."""
+    if plan.strategy not in SHARDED:
+        model = reference.make_model(shape, plan, device)
+        reference.initialise(model)
+        return parallelise(model, plan, mesh_of(plan, device))
+    model = reference.make_model(shape, plan, "meta")
+    shard(model, plan, mesh_of(plan, device))
+    model.to_empty(device=device)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            local(parameter).fill_(1.0) if "norm" in name else local(parameter).normal_(0.0, 0.02)
+    return model
 
 
 def train(shape: dict, plan: dict, steps: int = 3) -> dict:
     """Train for some steps on this rank and tell what it held, in bytes; every rank's value is the same kind of dict.
 
-    ``losses`` are means over all ranks. ``parameters``, ``gradients`` and ``optimizer states`` are this rank's own tensors, unrounded, just before
-    the last optimizer step. ``profile`` has the highest moments of the last step by category (512-byte blocks), ``collectives`` counts
-    the calls of one more micro-batch and step by kind, ``weights`` is a digest of the whole parameters after all. Raises BadInput for a plan of another number of ranks.
+    ``losses`` are means over all ranks. ``held`` are this rank's own ``parameters``, ``gradients`` and ``optimizer states``, unrounded, just before the
+    last optimizer step. ``profile`` has the highest moments of the last step by category (512-byte blocks), ``collectives`` counts
+    the calls of one more micro-batch and step by kind, ``weights`` is a digest of the whole parameters after that. Raises BadInput for a plan
+    of another number of ranks.
     """
     shape, plan = ModelShape(**shape), TrainingPlan(**plan)
     if plan.ranks != dist.get_world_size():
         raise BadInput(f"ranks={plan.ranks} in the plan, but {dist.get_world_size()} run: give the plan that number.")
     mesh, tracker, losses, held = mesh_of(plan, "cpu"), Tracker(), [], {}
-    model, inputs = prepare(shape, plan, "cpu")
+    model, inputs = reference.make_model(shape, plan), my_inputs(shape, plan, "cpu")
+    reference.initialise(model)
     register(tracker, model, (), inputs)
     with tracker, tracker.following_shards():
         model = parallelise(model, plan, mesh)
@@ -166,8 +180,7 @@ def measure(shape: str | dict, steps: int = 3, **choices) -> dict:
     told = {"rank": dist.get_rank(), "predicted": predicted.allocated, "predicted_reserved": [predicted.reserved.low, predicted.reserved.high]}
     if not torch.cuda.is_available():
         return told | {"allocated": train(shape.to_json(), plan.to_json(), steps)["allocated"], "reserved": None}
-    model, inputs = prepare(shape, plan, "cuda")
-    model = parallelise(model, plan, mesh_of(plan, "cuda"))
+    model, inputs = materialise(shape, plan, "cuda"), my_inputs(shape, plan, "cuda")
     optimizers = reference.make_optimizers(model, plan)
     for _ in range(steps):
         torch.cuda.reset_peak_memory_stats()
