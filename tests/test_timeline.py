@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mllandscape import BadInput
 from mllandscape.memory.plan import SHARDED, TrainingPlan
+from mllandscape.memory.predict import by_task, predict
 from mllandscape.memory.shape import ModelShape
 from mllandscape.memory.sharding import collectives
 from mllandscape.memory.timeline import (
@@ -27,6 +28,7 @@ from mllandscape.memory.timeline import (
     head_work,
     hiding_tokens,
     links,
+    memory_over_time,
     timeline,
 )
 
@@ -419,3 +421,23 @@ def test_a_timeline_needs_neither_torch_nor_numpy():
         "assert not {'torch', 'numpy'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy": "fsdp", "ranks": 16, "checkpointing": "full", "prefetch": 2},
+        {"strategy": "hsdp", "ranks": 16, "checkpointing": "full", "accumulation": 2},
+        {"strategy": "ddp", "ranks": 8, "accumulation": 2},
+        {"strategy": "fsdp", "ranks": 8, "trainable": "lora", "checkpointing": "selective"},
+        {"in_backward": True},
+    ],
+    ids=str,
+)
+def test_memory_lies_on_the_same_time_axis_and_peaks_where_predict_says(changes):
+    shape, plan = ModelShape.preset("llama-2-7b"), TrainingPlan(**changes)
+    seconds, counts = memory_over_time(shape, plan, CLUSTERS["8xA100-200G"])
+    assert seconds == sorted(seconds) and seconds[0] >= 0 and seconds[-1] <= timeline(shape, plan, CLUSTERS["8xA100-200G"]).seconds
+    assert max(counts) == predict(shape, plan).allocated
+    blocks = [f"block {number}" for number in range(shape.layers)]
+    assert [of for _, of, _ in by_task(shape, plan) if of in blocks] == blocks + blocks[::-1]

@@ -231,8 +231,9 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A run of events. ``keys`` number them in the program's ``sizes``: 2i allocates size i, 2i+1 frees it."""
+    """A run of events. ``keys`` number them in the program's ``sizes``: 2i allocates size i, 2i+1 frees it. ``of`` is embedding, block or head."""
 
+    of: str
     keys: tuple[int, ...]
     categories: tuple[str, ...]
     repeated: bool
@@ -269,6 +270,8 @@ def program(features: Features) -> Program:
         cuts.append(len(tape.events))
         orders.append(tape.order)
         x = tape.checkpoint(decoder.block, f"{block} ", x) if features.checkpointing == "full" else decoder.block(f"{block} ", x)
+    cuts.append(len(tape.events))
+    orders.append(tape.order)
     x = decoder.norm("", "norm", x)
     loss = decoder.loss(x)
     del x
@@ -278,43 +281,50 @@ def program(features: Features) -> Program:
     root, scalars = loss.node, [tape.new(("1", 4))]  # the mean loss
     del loss, previous
     scalars += [tape.new(("1", 4)) for _ in range(2)]  # its share of the step, its gradient of one
-    place = features.neighbours
-    whole = features.blocks == 2 * place + 1
-    middle = {parameter for name, parameter in decoder.parameters.items() if name.startswith(f"{place} ") and whole}
-    tape.end_autocast(set(decoder.parameters.values()) - middle)
-    before = len(tape.events)
-    tape.end_autocast(middle)
-    begin, end = cuts[place : place + 2] if whole else (before, before)
-    forward = (tape.events[:begin], tape.events[begin:end], tape.events[end:before], tape.events[before:])
+    middle = features.neighbours if features.blocks == 2 * features.neighbours + 1 else None
+    copied = {parameter for name, parameter in decoder.parameters.items() if name.startswith(f"{middle} ")}
+    tape.end_autocast(set(decoder.parameters.values()) - copied)
+    cuts.append(len(tape.events))
+    tape.end_autocast(copied)
+    forward = parts_of(tape.events, cuts)
     tape.events[:] = []
-    tape.boundaries = orders[place : place + 2] if whole else []
+    tape.boundaries = list(orders)
     root.slots[0] = tape.temporary(("1", 4))  # that gradient, divided
     tape.backward(root)
+    marks = tape.marks + [len(tape.events)] * (len(orders) - len(tape.marks))  # nothing before the blocks is trained with adapters alone
     if groups:
         finish(list(groups.values()))
     del scalars[1:]  # the step holds its loss until the next one
-    begin, end = tape.marks or (len(tape.events), len(tape.events))
-    backward = (tape.events[:begin], tape.events[begin:end], tape.events[end:])
+    backward = parts_of(tape.events, marks)
     sizes = tuple({size for part in forward + backward for _, size, _ in part})
     numbers = {size: number for number, size in enumerate(sizes)}
 
-    def stretch(part: list, repeated: bool) -> Stretch:
+    def stretch(of: str, part: list, repeated: bool) -> Stretch:
         keys = tuple(2 * numbers[size] + (sign < 0) for sign, size, _ in part)
         net = Counter()
         for key, (sign, _, category) in zip(keys, part, strict=True):
             net[category, key - key % 2] += sign
         return Stretch(
+            of,
             keys,
             tuple(category for _, _, category in part),
             repeated,
             tuple((category, key + (times < 0)) for (category, key), times in net.items() for _ in range(abs(times))),
         )
 
+    blocks = [("block", number == middle) for number in range(features.blocks)]
+    along = [("embedding", False), *blocks, ("head", False), ("head", True)]  # last the middle block's weight copies, as often as there are such blocks
+    back = [("head", False), *blocks[::-1], ("embedding", False)]
     return Program(
         sizes,
-        tuple(stretch(part, index % 2 == 1) for index, part in enumerate(forward)),
-        tuple(stretch(part, index % 2 == 1) for index, part in enumerate(backward)),
+        tuple(stretch(of, part, repeated) for (of, repeated), part in zip(along, forward, strict=True)),
+        tuple(stretch(of, part, repeated) for (of, repeated), part in zip(back, backward, strict=True)),
     )
+
+
+def parts_of(events: list, cuts: list[int]) -> tuple[list, ...]:
+    """The events before, between and behind the cuts."""
+    return tuple(events[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(events)], strict=True))
 
 
 def wrapped(tape: Tape, features: Features) -> dict[str, ShardedGroup]:
@@ -617,16 +627,20 @@ def adafactor_transient(sizes: list[tuple[int, ...]], itemsize: int) -> int:
     return highest
 
 
+def prepared(shape: ModelShape, plan: TrainingPlan) -> tuple[Program, Counter, list[int]]:
+    """What a replay needs: the program, what is held before it, and the bytes of each allocation and free by its key."""
+    plan.check(shape)
+    steps, counts = program(Features.of(shape, plan)), dimensions(shape, plan)
+    return steps, held(shape, plan), [sign * rounded(counts[name] * itemsize) for name, itemsize in steps.sizes for sign in (1, -1)]
+
+
 def predict(shape: ModelShape, plan: TrainingPlan, timeline: bool = False) -> MemoryProfile:
     """Peak bytes of one training step by phase and category, with the bands of what a GPU reserves around it.
 
     With ``timeline`` every block's allocations are listed, which takes milliseconds. Raises BadInput if the sequence is
     longer than a gpt's learned positions.
     """
-    plan.check(shape)
-    steps, live = program(Features.of(shape, plan)), held(shape, plan)
-    counts = dimensions(shape, plan)
-    changes = [sign * rounded(counts[name] * itemsize) for name, itemsize in steps.sizes for sign in (1, -1)]
+    steps, live, changes = prepared(shape, plan)
     moments = list(walk(Counter(live), steps, changes, repeats(shape, plan))) if timeline else []
     phases = {
         "forward": replay(live, steps.forward, changes, repeats(shape, plan)),
@@ -654,6 +668,27 @@ def predict(shape: ModelShape, plan: TrainingPlan, timeline: bool = False) -> Me
         reserved=reserved,
         device=device,
     )
+
+
+def by_task(shape: ModelShape, plan: TrainingPlan) -> list[tuple[str, str, int]]:
+    """(phase, module, bytes at its highest moment) in the order of the step; a module is embedding, block 3 or head, and "step" is the optimizer's.
+
+    Over several micro-batches the last one. Raises BadInput if the sequence is longer than a gpt's learned positions.
+    """
+    steps, live, changes = prepared(shape, plan)
+    total, told = sum(live.values()), []
+    for phase, stretches, numbers in (("forward", steps.forward, iter(range(shape.layers))), ("backward", steps.backward, iter(range(shape.layers)[::-1]))):
+        for stretch in stretches:
+            top = max(accumulate(map(changes.__getitem__, stretch.keys), initial=0))
+            net = sum(changes[key] for _, key in stretch.net)
+            for _ in range(repeats(shape, plan) if stretch.repeated else 1):
+                if stretch.keys:
+                    told.append((phase, f"block {next(numbers)}" if stretch.of == "block" else stretch.of, total + top))
+                total += net
+    if not plan.in_backward:
+        replay(live, (*steps.forward, *steps.backward), changes, repeats(shape, plan))
+        told.append(("optimizer step", "step", sum(optimizer_step(live, shape, plan).values())))
+    return told
 
 
 def walk(live: Counter, steps: Program, changes: list[int], repeated: int) -> Iterator[Moment]:

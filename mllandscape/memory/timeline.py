@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from mllandscape import BadInput
 from mllandscape.memory.plan import LIMITS, SHARDED, TrainingPlan
+from mllandscape.memory.predict import by_task
 from mllandscape.memory.shape import ModelShape, told
 from mllandscape.memory.sharding import block_tensors, buckets, compute_bytes, groups, owned, reduce_bytes, ring, trained, weight_bytes
 
@@ -390,3 +391,19 @@ def calibration(bandwidths: tuple[float, ...] = (45e9, 100e9, 200e9)) -> dict[st
         ratios = {inter: speed(128, efficiency, inter) / few for inter in bandwidths}
         rows[name] = {"published": (few, many), "efficiency": efficiency, "mfu": few * counted / H100_PEAK, "published_ratio": many / few, "ratios": ratios}
     return rows
+
+
+def memory_over_time(shape: ModelShape, plan: TrainingPlan, cluster: Cluster) -> tuple[list[float], list[int]]:
+    """(seconds, bytes): when each module of the step begins to compute, and a rank's highest moment until the next one does.
+
+    Over the same time axis as ``timeline``; of several micro-batches the last. The embedding takes no time of its own, the optimizer's step comes last.
+    """
+    computed = [task for task in timeline(shape, plan, cluster).tasks if task.stream == "compute"]
+    last = max(place for place, task in enumerate(computed) if task[1:3] == ("forward", "block 0"))
+    begins: dict[tuple[str, str], float] = {("forward", "embedding"): 0.0 if last == 0 else computed[last].start}
+    for task in computed[last:]:
+        phase = {"forward": "forward", "optimizer": "optimizer step"}.get(task.kind, "backward")
+        begins.setdefault((phase, task.of), task.start)  # a recomputation begins its block's backward pass
+    begins["backward", "embedding"] = max(task.end for task in computed if task.kind == "backward")
+    told = by_task(shape, plan)
+    return [begins[phase, of] for phase, of, _ in told], [count for _, _, count in told]
