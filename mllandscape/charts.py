@@ -671,6 +671,30 @@ def _name_ends(axes: "Axes", series: Mapping[str, tuple[Sequence[float], Sequenc
 
 
 @dataclass(frozen=True)
+class Table:
+    """Rows of text under a title; what it shows is its text. The first cell of a row names it."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __repr__(self) -> str:
+        widths = [max(len(row[place]) for row in (self.heads, *self.rows)) for place in range(len(self.heads))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (self.heads, *self.rows)]
+        return "\n".join([self.title, *lines])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col" style="text-align:left">{html.escape(name)}</th>' for name in self.heads)
+        body = "".join(
+            f'<tr><th scope="row" style="text-align:left">{html.escape(first)}</th>'
+            + "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in cells)
+            + "</tr>"
+            for first, *cells in self.rows
+        )
+        return f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+@dataclass(frozen=True)
 class CapacityRecord:
     """What CapacityBars draws: bytes of each phase by term, the capacity in bytes, and the answer in words."""
 
@@ -1055,3 +1079,142 @@ class Gantt:
 def _speed(record: GanttRecord) -> str:
     low, high = record.band
     return f"{_rate(record.speed)} tokens/s a GPU ({_rate(low)} to {_rate(high)})"
+
+
+def durations(rows: Sequence[tuple[str, Mapping[str, float]]], title: str = "") -> Described:
+    """Seconds of the same thing in several ways, a row each on one logarithmic axis: ``(label, {"eager": seconds, "compiled": seconds, …})``.
+
+    The first two ways of a row are dots, joined by a line; what follows are floors, upright strokes.
+    """
+    from matplotlib.ticker import LogLocator
+
+    names = list(dict.fromkeys(name for _, times in rows for name in times))
+    seconds = [value for _, times in rows for value in times.values()]
+    if not seconds or min(seconds) <= 0 or len(names) > len(_LINES):
+        raise BadInput(f"{len(names)} ways: 1 to {len(_LINES)} are possible, each of more than 0 seconds.")
+    labels, left = _rows([label for label, _ in rows])
+    heading, top = _title_lines(title)
+    texts = [[f"{name} {units.seconds(value)}" for name, value in times.items()] for _, times in rows]
+    with paper():
+        figure = new_figure(top + 40 * len(rows) + 52 + 26)
+        _title(figure, heading)
+        axes = _axes(figure, left, 24, top, 52 + 26)
+        axes.set_xscale("log")
+        low, high = min(seconds), max(seconds)
+        axes.set_xlim(low / (high / low) ** 0.04 / 1.05, high * (high / low) ** 0.04 * 1.05)
+        axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+        drawn: dict[str, Any] = {}
+        for row, (_, times) in enumerate(rows):
+            if row % 2:
+                axes.axhspan(row - 0.5, row + 0.5, facecolor="#F3F3F3", zorder=0)
+            dots = list(times.values())[:2]
+            axes.plot(dots, [row] * len(dots), color="#888888", linewidth=1.2, zorder=2)
+            for name, value in times.items():
+                colour, _, marker = _LINES[names.index(name)]
+                floor = names.index(name) > 1
+                style = {"marker": "|", "markersize": 22, "markeredgewidth": 3, "color": colour, "zorder": 3} if floor else {
+                    "marker": marker, "markersize": 8 if names.index(name) else 13, "color": colour, "markeredgecolor": "black", "zorder": 4
+                }  # fmt: skip
+                (drawn[name],) = axes.plot([value], [row], linestyle="none", **style)
+        axes.set_yticks(range(len(rows)), labels)
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axes.xaxis.set_major_formatter(lambda value, _: units.seconds(value))
+        axes.xaxis.minorticks_off()
+        axes.set_xlabel("one call")
+        figure.legend(drawn.values(), drawn, loc="lower left", ncols=len(drawn), frameon=False, bbox_to_anchor=(0.005, 0), columnspacing=1.6, markerscale=0.8)
+    return Described(figure, _say(title, [f"{label}: {', '.join(line)}." for (label, _), line in zip(rows, texts, strict=True)]))
+
+
+@dataclass(frozen=True)
+class CurvesRecord:
+    """What Curves draws: {label: (xs, ys)}, the x at which a curve is marked (None: nowhere), the answer in words."""
+
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    marks: Mapping[str, float | None]
+    verdict: str
+    lines: Sequence[str] = ()
+
+
+class Curves:
+    """The live chart of a panel: curves on two logarithmic axes, each named at its end, with a marked point on some.
+
+    The axes end at powers of ten, so that they stay while curves move. Made once, then moved: see Panel for the four methods.
+    """
+
+    def __init__(self, x_label: str, y_label: str, labels: Sequence[str] = ("eager", "static", "dynamic"), top: float = 16):
+        self.labels = tuple(labels)
+        self.height = 384 + top
+        self._top = top
+        self._words = x_label, y_label
+        self._right = max(_width(label, weight="bold") for label in labels) + 30
+
+    def setup(self, figure: "Figure") -> None:
+        """Axes, and for each curve its line, its mark with an upright, and its name."""
+        self._axes = axes = _axes(figure, 84, self._right, self._top, 54)
+        axes.set(xlabel=self._words[0], ylabel=self._words[1], xscale="log", yscale="log")
+        self._lines, self._dots, self._uprights, self._names = {}, {}, {}, {}
+        for place, label in enumerate(self.labels):
+            colour, dash, marker = _LINES[place]
+            (self._lines[label],) = axes.plot([], [], dash, color=colour, linewidth=2.4, animated=True)
+            (self._uprights[label],) = axes.plot([], [], ":", color=colour, linewidth=1.4, animated=True)
+            (self._dots[label],) = axes.plot([], [], marker, color=colour, markersize=11, markeredgecolor="black", animated=True)
+            self._names[label] = _lettering(axes, "black")
+
+    def limit(self, record: CurvesRecord) -> tuple[float, float, float, float]:
+        """The ends of both axes. The background is drawn again when one changes."""
+        xs, ys = ([value for curve in record.curves.values() for value in curve[axis]] for axis in (0, 1))
+        if not xs or min(*xs, *ys) <= 0:
+            raise BadInput("curves on logarithmic axes need values above 0.")
+        return min(xs), max(xs), 10.0 ** math.floor(math.log10(min(ys))), 10.0 ** math.ceil(math.log10(max(ys)))
+
+    def rescale(self, limit: tuple[float, float, float, float]) -> None:
+        left, right, low, high = limit
+        self._axes.set(xlim=(left, right), ylim=(low, high))
+        for axis in (self._axes.xaxis, self._axes.yaxis):
+            axis.set_major_formatter("{x:,g}")
+        self._axes.grid(color="#DDDDDD", linewidth=0.8)
+
+    def draw(self, record: CurvesRecord) -> list["Artist"]:
+        """The curves in order, then their marks and names."""
+        if unknown := [label for label in record.curves if label not in self.labels]:
+            raise BadInput(f"no curve {', '.join(unknown)}: {', '.join(self.labels)} are possible.")
+        lines, marks, names, floor = [], [], [], self._axes.get_ylim()[0]
+        place = {label: self._axes.transData.transform((xs[-1], ys[-1])) for label, (xs, ys) in record.curves.items()}
+        order, levels = sorted(place, key=lambda label: place[label][1]), []
+        for label in order:
+            levels.append(max(place[label][1], levels[-1] + 20 * DPI / 96 if levels else -math.inf))
+        down = (levels[-1] - place[order[-1]][1]) / 2  # names that had to move apart move both ways
+        for label, level in zip(order, levels, strict=True):
+            _write(self._names[label], _outline(label, 10.5, "bold", 0), (place[label][0] + 10 * DPI / 96, level - down))
+            names.append(self._names[label])
+        for label, (xs, ys) in record.curves.items():
+            self._lines[label].set_data(xs, ys)
+            lines.append(self._lines[label])
+            if (at := record.marks.get(label)) is not None:
+                height = next(y for x, y in zip(xs, ys, strict=True) if x >= at)
+                self._dots[label].set_data([at], [height])
+                self._uprights[label].set_data([at, at], [floor, height])
+                marks += [self._uprights[label], self._dots[label]]
+        return [*lines, *marks, *names]
+
+    def words(self, record: CurvesRecord) -> tuple[str, ...]:
+        """The verdict, what stands beside it, and where each curve ends."""
+        x, y = self._words
+        ends = ", ".join(f"{label} {ys[-1]:.3g}" for label, (_, ys) in record.curves.items())
+        return (record.verdict, *record.lines, f"{y} at {next(iter(record.curves.values()))[0][-1]:,g} {x}: {ends}.")
+
+
+def curves(record: CurvesRecord, title: str = "", x_label: str = "calls", y_label: str = "seconds so far") -> Described:
+    """The same chart as a figure: curves with their marked points."""
+    heading, top = _title_lines(title)
+    chart = Curves(x_label, y_label, tuple(record.curves), top + 8)
+    with paper():
+        figure = new_figure(chart.height)
+        _title(figure, heading)
+        chart.setup(figure)
+        chart.rescale(chart.limit(record))
+        for artist in chart.draw(record):
+            artist.set_animated(False)
+    return Described(figure, _say(title, chart.words(record)))

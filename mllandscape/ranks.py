@@ -28,6 +28,9 @@ from typing import Any
 from mllandscape import BadInput, sandbox
 
 MOST = 8
+ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
+"""For ``env``: the ranks compute on the CPU and talk over gloo, where there are GPUs too."""
+
 GRACE = 2.0  # seconds that ranks get to end by themselves when one has failed, when they are told to stop, and when all have returned
 LINGER = 1.0  # seconds that a rank which lost its peers stays, so that those who lost theirs can say so, too
 

@@ -279,3 +279,9 @@ def test_another_step_is_a_line_over_a_timeline_and_its_peak_is_said():
     assert "DDP: peak 5.0 GiB in forward." in figure.sentence and "Peak 2.0 GiB in backward" in figure.sentence
     highest = max(max(line.get_ydata()) for line in figure.figure.axes[0].lines if len(line.get_ydata()) == 3)
     assert highest == 5 * units.GIB and figure.figure.axes[0].get_ylim()[1] > highest
+
+
+def test_a_table_shows_every_cell_in_its_text_and_in_its_html():
+    table = charts.Table("Shares", ["", "here"], [["two ranks", "0.500"], ["four <ranks>", "0.250"]])
+    assert repr(table).splitlines() == ["Shares", "              here", "two ranks     0.500", "four <ranks>  0.250"]
+    assert "four &lt;ranks&gt;" in table._repr_html_() and '<th scope="row"' in table._repr_html_() and "<caption>Shares" in table._repr_html_()

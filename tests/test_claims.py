@@ -125,9 +125,9 @@ def test_at_most_one_claim_in_five_can_be_cited():
 
 @pytest.mark.parametrize("name", ["3.1", "03.99", "", "three"])
 def test_an_unknown_claim_or_lesson_is_answered_in_one_line(name):
-    with pytest.raises(BadInput, match="03.01"):
+    with pytest.raises(BadInput, match=rf"from {min(claims.ledger())} to {max(claims.ledger())}"):
         claim(name)
-    with pytest.raises(BadInput, match="lessons with claims are 03"):
+    with pytest.raises(BadInput, match=r"lessons with claims are .*03"):
         table(name)
 
 

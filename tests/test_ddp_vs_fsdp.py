@@ -28,7 +28,7 @@ def test_the_usual_table_is_corrected_by_the_ranks(trained):
     cells = {name: row for name, *row in table.rows}
     assert "2N" in cells["communication"][2] and cells["communication"][3] == "9 all-gather, 5 reduce-scatter"
     assert cells["gradient memory"][3].startswith("0.500")
-    assert "1.48 times" in cells["sent by a rank, llama-2-7b on 8"][3]
+    assert "1.48 times" in cells["sent by a rank, llama-2-7b on 8, all bf16"][3]
 
 
 def test_ranks_that_fail_are_one_line(monkeypatch):
@@ -114,11 +114,11 @@ def test_every_control_is_drawn_at_its_limits_and_hsdp_needs_sixteen(panel):
         (lesson._fewest_for_70b, None, TrainingPlan(ranks=16, **lesson.BEST | {"precision": "bf16"})),
         (
             lesson._counts_gathers,
-            lambda blocks, ranks, reshard: (blocks + 1 + {True: blocks + 1, None: blocks, False: 0}[reshard], blocks + 1),
-            lambda blocks, ranks, reshard: (2 * ranks, ranks),
+            lambda blocks, ranks, reshard, times: (times * (blocks + 1 + {True: blocks + 1, None: blocks, False: 0}[reshard]), times * (blocks + 1)),
+            lambda blocks, ranks, reshard, times: (2 * ranks, ranks),
         ),
-        (lesson._explains_the_floor, None, {"activations": 1, "optimizer states": 2}),
-        (lesson._explains_the_floor, None, [1, 2]),
+        (lesson._lowers_the_floor, None, ({"activations": 1, "optimizer states": 2}, lesson.RECIPE)),
+        (lesson._lowers_the_floor, None, [1, 2]),
     ],
 )
 def test_exercises_accept_the_right_and_refuse_the_wrong(verify, right, wrong):
@@ -126,8 +126,37 @@ def test_exercises_accept_the_right_and_refuse_the_wrong(verify, right, wrong):
     assert isinstance(verify(wrong), str)
 
 
-def test_the_third_exercise_takes_the_two_largest_terms():
-    terms = predict(ModelShape.preset("llama-2-13b"), lesson.RECIPE.but(ranks=1024)).terms
-    largest = sorted(terms, key=terms.get)[-2:]
-    assert lesson._explains_the_floor({name: terms[name] for name in largest}) is None
-    assert "is not that" in lesson._explains_the_floor({name: 2 * terms[name] for name in largest})
+def test_the_third_exercise_takes_the_two_largest_terms_and_a_lower_peak():
+    before = lesson.RECIPE.but(ranks=1024)
+    terms = predict(ModelShape.preset("llama-2-13b"), before).terms
+    named = {name: terms[name] for name in sorted(terms, key=terms.get)[-2:]}
+    assert lesson._lowers_the_floor((named, before.but(prefetch=0, reduce_dtype=None))) is None
+    assert "is not that" in lesson._lowers_the_floor(({name: 2 * count for name, count in named.items()}, before))
+    assert "lower it by a tenth" in lesson._lowers_the_floor((named, before))
+    assert "batch is changed" in lesson._lowers_the_floor((named, before.but(batch=2)))
+
+
+def test_ranks_of_the_lessons_compute_on_the_cpu(monkeypatch):
+    """They are CPU code: where there are GPUs, NCCL would have no backend for them."""
+    from mllandscape import ranks
+    from mllandscape.lessons import fsdp_downsides
+
+    seen = []
+    monkeypatch.setattr(ranks, "run_ranks", lambda *_, env, **__: seen.append(env) or ranks.Ranks("failed", [], message="no"))
+    monkeypatch.setattr(fsdp_downsides, "run_ranks", ranks.run_ranks)
+    with pytest.raises(BadInput):
+        lesson.train_on_ranks(2)
+    fsdp_downsides.launch("rank 1 raises")
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == ["", ""]
+
+
+def test_a_second_start_waits_for_the_first(monkeypatch):
+    import threading
+
+    go = threading.Event()
+    monkeypatch.setattr(lesson, "train_on_ranks", lambda ranks: go.wait(10) and ranks)
+    first = lesson.start_training(3)
+    assert lesson.start_training(3) is first
+    go.set()
+    assert first.result(timeout=10) == {3: 3}
+    assert lesson.start_training(3) is not first

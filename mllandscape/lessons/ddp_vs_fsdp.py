@@ -1,12 +1,10 @@
 """Lesson 4: DDP against FSDP: its experiments, its panel and its exercises."""
 
-import html
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 
 from mllandscape import BadInput, charts, record, sandbox, units
 from mllandscape.course import exercise
@@ -27,6 +25,7 @@ STRATEGIES = {
     2: {
         "DDP": {"strategy": "ddp"},
         "ZeRO-1": {"strategy": "zero1"},
+        "ZeRO-2": {"strategy": "zero2"},
         "FSDP": {"strategy": "fsdp"},
         "FSDP, all resharded": {"strategy": "fsdp", "reshard_after_forward": True},
         "FSDP, root only": {"strategy": "fsdp", "wrap": "root"},
@@ -43,30 +42,39 @@ def plan_of(ranks: int, changes: Mapping) -> TrainingPlan:
 
 def train_on_ranks(ranks: int, progress: Callable[[str], None] | None = None) -> dict[str, list[dict]]:
     """{strategy: each rank's ``parallel.train`` value} of real gloo ranks, three steps of each of the STRATEGIES. Raises BadInput if a rank fails."""
-    from mllandscape.ranks import run_ranks
+    from mllandscape.ranks import ON_CPU, run_ranks
 
     plans = [plan_of(ranks, changes).to_json() for changes in STRATEGIES[ranks].values()]
-    ran = run_ranks("mllandscape.memory.parallel:train_each", ranks, shape=SMALL.to_json(), plans=plans, seconds=240, patience=60, progress=progress)
+    target = "mllandscape.memory.parallel:train_each"
+    ran = run_ranks(target, ranks, shape=SMALL.to_json(), plans=plans, seconds=240, patience=60, env=ON_CPU, progress=progress)
     if not ran.ok:
         raise BadInput(f"{ran.message}; free some memory and run the cell again.")
     return {name: [value[number] for value in ran.values] for number, name in enumerate(STRATEGIES[ranks])}
 
 
+_training: dict[tuple[int, ...], Future] = {}
+
+
 def start_training(*counts: int) -> Future:
-    """``train_on_ranks`` for one number of ranks after another, on another core: ``result()`` is {ranks: what it gave}."""
-    future: Future = Future()
+    """``train_on_ranks`` for one number of ranks after another, on another core: ``result()`` is {ranks: what it gave}.
+
+    While such a run is under way a second call gives the same one. A run that failed can be started again.
+    """
+    if (under_way := _training.get(counts)) and not under_way.done():
+        return under_way
+    _training[counts] = future = Future()
 
     def work() -> None:
         try:
             future.set_result({ranks: train_on_ranks(ranks) for ranks in counts})
-        except Exception as error:
+        except BaseException as error:
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
     return future
 
 
-def shares(trained: dict[int, dict[str, list[dict]]]) -> "Table":
+def shares(trained: dict[int, dict[str, list[dict]]]) -> charts.Table:
     """What each rank held before the optimizer step, as a share of the whole model's, and the calls of one step."""
     rows, whole = [], 4 * SMALL.parameters
     for ranks, runs in trained.items():
@@ -75,31 +83,7 @@ def shares(trained: dict[int, dict[str, list[dict]]]) -> "Table":
             states = held["optimizer states"] / (2 * whole)
             called = ", ".join(f"{count} {kind}" for kind, count in sorted(values[0]["collectives"].items()))
             rows.append([f"{ranks} ranks, {name}", f"{held['parameters'] / whole:.3f}", f"{held['gradients'] / whole:.3f}", f"{states:.3f}", called])
-    return Table("Rank 0's share of the whole model, and its calls", ["", "parameters", "gradients", "optimizer states", "one step calls"], rows)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under a title; its text is what it shows."""
-
-    title: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def __repr__(self) -> str:
-        widths = [max(len(row[place]) for row in (self.heads, *self.rows)) for place in range(len(self.heads))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (self.heads, *self.rows)]
-        return "\n".join([self.title, *lines])
-
-    def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col" style="text-align:left">{html.escape(name)}</th>' for name in self.heads)
-        body = "".join(
-            f'<tr><th scope="row" style="text-align:left">{html.escape(first)}</th>'
-            + "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in cells)
-            + "</tr>"
-            for first, *cells in self.rows
-        )
-        return f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return charts.Table("Rank 0's share of the whole model, and its calls", ["", "parameters", "gradients", "optimizer states", "one step calls"], rows)
 
 
 def source_as_written() -> str:
@@ -146,7 +130,7 @@ VISIBLE = ModelShape(style="llama", layers=8, hidden=2048, heads=16, vocab=8192,
 
 
 def floor_of(shape: ModelShape, plan: TrainingPlan, ranks: Sequence[int] = tuple(2**power for power in range(1, 15))) -> dict[str, tuple[list, list]]:
-    """{what: (ranks, GB on one rank at the peak)}: the model states, which are divided by the ranks, and the whole, which is not."""
+    """{what: (ranks, GB on one rank)}: the model states, which the ranks divide, and the whole peak, of which they divide a part."""
     profiles = [predict(shape, plan.but(ranks=count)) for count in ranks]
     divided = ("sharded parameters", "gradient shards", "optimizer states")
     states = [sum(profile.phases["optimizer step"].get(name, 0) for name in divided) for profile in profiles]
@@ -169,7 +153,7 @@ def counts(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
     return found
 
 
-def comparison(shape: ModelShape, ranks: int, trained: dict[int, dict[str, list[dict]]]) -> Table:
+def comparison(shape: ModelShape, ranks: int, trained: dict[int, dict[str, list[dict]]]) -> charts.Table:
     """The source's table once more, each cell beside what came out: shares and calls of the real ranks, bytes of the predicted ones."""
     ddp, fsdp = trained[ranks]["DDP"][0], trained[ranks]["FSDP"][0]
     whole = 4 * SMALL.parameters
@@ -187,10 +171,15 @@ def comparison(shape: ModelShape, ranks: int, trained: dict[int, dict[str, list[
         ["gradient memory", "(not in the table)", share(ddp, "gradients", whole), "(not in the table)", share(fsdp, "gradients", whole)],
         ["optimizer memory", "Full optimizer/GPU", share(ddp, "optimizer states", 2 * whole), "Optimizer/N GPUs", share(fsdp, "optimizer states", 2 * whole)],
         ["communication", "1× per iteration (all-reduce)", called(ddp), f"2N× per iteration, {2 * ranks} here", called(fsdp)],
-        [f"sent by a rank, {shape.name} on 8", "", units.gb(moved["ddp"]), "", f"{units.gb(moved['fsdp'])}, {moved['fsdp'] / moved['ddp']:.2f} times"],
-        ["activations", "(not in the table)", "not sharded", "(not in the table)", "not sharded"],
+        [
+            f"sent by a rank, {shape.name} on 8, all bf16",
+            "",
+            units.gb(moved["ddp"]),
+            "",
+            f"{units.gb(moved['fsdp'])}, {moved['fsdp'] / moved['ddp']:.2f} times",
+        ],
     ]
-    return Table(f"The usual table, said and measured on {ranks} ranks", ["", "DDP, said", "DDP, here", "FSDP, said", "FSDP, here"], rows)
+    return charts.Table(f"The usual table, said and here, on {ranks} real ranks", ["", "DDP, said", "DDP, here", "FSDP, said", "FSDP, here"], rows)
 
 
 # -- the panel --------------------------------------------------------------------------------------------------------------------
@@ -232,7 +221,9 @@ def compare(size: float, batch: int, sequence: int, ranks: int, strategy: str, p
     verdict = profiles[chosen].fits(card)
     needed = fewest(shape, plan, strategy, card)
     each = f"{units.count(shape.parameters)} parameters, {chosen}{'' if ranks == 1 else f' on {ranks:,} GPUs'}"
-    advice = f"The fewest that fit under {strategy}: {needed:,} × {card}." if needed else f"No number of GPUs up to 16,384 fits under {strategy}."
+    advice = (
+        f"The fewest that fit under {strategy}, of 1, 2, 4, …: {needed:,} × {card}." if needed else f"No number of GPUs up to 16,384 fits under {strategy}."
+    )
     bars = {name: profile.terms for name, profile in profiles.items()}
     return charts.CapacityRecord(bars=bars, capacity=capacity(card), verdict=f"{each}: {verdict}.", advice=advice)
 
@@ -252,7 +243,7 @@ def panel() -> Panel:
         "sequence": SelectionSlider(options=[512, 1024, 2048, 4096, 8192], value=2048, description="Sequence", tooltip="tokens in one sequence"),
         "ranks": SelectionSlider(options=list(POWERS), value=8, description="GPUs", tooltip="ranks that share the work"),
         "strategy": choose("Strategy", BARS[1:], "fsdp", "whose verdict stands below, and whose fewest GPUs are counted"),
-        "precision": choose("Precision", ("fp32", "amp-bf16", "bf16", "bf16-master"), "bf16", "types of weights, gradients and states"),
+        "precision": choose("Precision", ("fp32", "amp-bf16", "bf16", "bf16-master"), "amp-bf16", "types of weights, gradients and states"),
         "optimizer": choose("Optimizer", ("adamw", "sgd-momentum", "sgd"), "adamw", "what keeps states for each parameter"),
         "checkpointing": choose("Checkpoint", ("none", "selective", "full"), "full", "what is recomputed in the backward pass"),
         "card": choose("GPU", CARDS, "A100-80GB", "usable bytes of the card"),
@@ -281,29 +272,37 @@ BEST = {"strategy": "fsdp", "sequence": 4096, "checkpointing": "full", "loss": "
 
 
 def _counts_gathers(answer: Callable) -> str | None:
-    for layers, ranks, reshard in ((4, 2, True), (4, 4, True), (32, 8, None), (80, 64, None), (12, 1024, False)):
+    cases = ((4, 2, True, 1), (4, 4, True, 1), (32, 8, None, 1), (80, 64, None, 4), (12, 1024, False, 3))
+    for layers, ranks, reshard, accumulation in cases:
         shape = ModelShape(style="gpt", layers=layers, hidden=64, heads=1, vocab=64, context=16)
-        expected = counts(shape, TrainingPlan(strategy="fsdp", ranks=ranks, sequence=16, reshard_after_forward=reshard))
-        found = answer(layers, ranks, reshard)
-        if tuple(found) != (expected["all-gather"], expected["reduce-scatter"]):
-            return f"For {layers} blocks and a root, {ranks} ranks and reshard_after_forward={reshard} it gave {tuple(found)}."
+        plan = TrainingPlan(strategy="fsdp", ranks=ranks, sequence=16, reshard_after_forward=reshard, accumulation=accumulation)
+        expected = counts(shape, plan)
+        found = tuple(answer(layers, ranks, reshard, accumulation))
+        if found != (expected["all-gather"], expected["reduce-scatter"]):
+            return f"For {layers} blocks and a root, {ranks} ranks, reshard_after_forward={reshard} and {accumulation} micro-batches it gave {found}."
     return None
 
 
-def _explains_the_floor(answer: dict) -> str | None:
-    if not isinstance(answer, dict):
-        return 'The answer is a dict of terms in bytes, such as {"activations": ...}.'
-    expected = predict(ModelShape.preset("llama-2-13b"), RECIPE.but(ranks=1024)).terms
-    largest = sorted(expected, key=expected.get)[-2:]
-    if set(answer) != set(largest):
+def _lowers_the_floor(answer: tuple) -> str | None:
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], dict) and isinstance(answer[1], TrainingPlan)):
+        return 'The answer is a dict of terms in bytes, such as {"activations": ...}, and a TrainingPlan.'
+    named, plan = answer
+    shape, before = ModelShape.preset("llama-2-13b"), RECIPE.but(ranks=1024)
+    terms = predict(shape, before).terms
+    if set(named) != set(sorted(terms, key=terms.get)[-2:]):
         return "Those are not the two largest terms of that rank's peak."
-    wrong = [name for name in answer if abs(answer[name] - expected[name]) > 0.01 * expected[name]]
-    return f"The size of {wrong[0]} is not that." if wrong else None
+    if wrong := [name for name in named if abs(named[name] - terms[name]) > 0.01 * terms[name]]:
+        return f"The size of {wrong[0]} is not that."
+    kept = ("ranks", "strategy", "batch", "sequence", "precision", "optimizer", "trainable", "accumulation")
+    if changed := [name for name in kept if getattr(plan, name) != getattr(before, name)]:
+        return f"{changed[0]} is changed: keep {', '.join(kept)}."
+    now, was = predict(shape, plan).allocated, predict(shape, before).allocated
+    return None if now < 0.9 * was else f"The peak is {units.gb(now)} against {units.gb(was)}: lower it by a tenth."
 
 
 exercise("04.ex1", _fewest_for_70b)
 exercise("04.ex2", _counts_gathers)
-exercise("04.ex3", _explains_the_floor)
+exercise("04.ex3", _lowers_the_floor)
 
 if __name__ == "__main__":
     record_ranks()

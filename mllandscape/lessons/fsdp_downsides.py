@@ -27,7 +27,7 @@ from mllandscape.memory import ModelShape, TrainingPlan, predict
 from mllandscape.memory.plan import SHARDED
 from mllandscape.memory.sharding import collectives, groups
 from mllandscape.memory.timeline import CLUSTERS, Cluster, band, crossover_tokens, timeline
-from mllandscape.ranks import Ranks, run_ranks
+from mllandscape.ranks import ON_CPU, Ranks, run_ranks
 
 # -- arithmetic: what communication costs ------------------------------------------------------------------------------
 
@@ -376,9 +376,8 @@ def launch(name: str, **arguments: Any) -> Seen:
     """Run one of LAUNCHES here and now."""
     what, went_wrong = LAUNCHES[name], []
     target = f"mllandscape.lessons.fsdp_downsides:{what.function}"
-    run = run_ranks(
-        target, what.ranks, patience=what.patience, env=what.env, progress=lambda _: went_wrong.append(time.monotonic()), **what.arguments, **arguments
-    )
+    heard = {"progress": lambda _: went_wrong.append(time.monotonic())}
+    run = run_ranks(target, what.ranks, patience=what.patience, env=ON_CPU | what.env, **heard, **what.arguments, **arguments)
     return Seen(run, time.monotonic() - went_wrong[0] if went_wrong and not run.ok else None)
 
 

@@ -84,8 +84,6 @@ def my_inputs(shape: ModelShape, plan: TrainingPlan, device: str) -> tuple:
     """This rank's part of one global batch, which is the same however many ranks share it."""
     ids, targets, rotary = reference.make_inputs(shape, plan.but(batch=plan.batch * plan.ranks), device, seed=1)
     mine = slice(dist.get_rank() * plan.batch, (dist.get_rank() + 1) * plan.batch)
-    if rotary:
-        rotary = reference.rotary_table(plan, shape, rotary[0].dtype, device)
     return *(part[:, mine].clone() for part in (ids, targets)), rotary
 
 
@@ -108,9 +106,9 @@ def train(shape: dict, plan: dict, steps: int = 3) -> dict:
     """Train for some steps on this rank and tell what it held, in bytes; every rank's value is the same kind of dict.
 
     ``losses`` are means over all ranks. ``held`` are this rank's own ``parameters``, ``gradients`` and ``optimizer states``, unrounded, just before the
-    last optimizer step. ``profile`` has the highest moments of the last step by category (512-byte blocks), ``collectives`` counts
-    the calls of one more micro-batch and step by kind, ``weights`` is a digest of the whole parameters after that. Raises BadInput for a plan
-    of another number of ranks.
+    last optimizer step (gradients None where they are gone by then: with bf16-master and in_backward). ``profile`` has the highest moments of
+    the last step by category (512-byte blocks), ``collectives`` counts the calls of one more micro-batch and step by kind, ``weights`` is a
+    digest of the whole parameters after that. Raises BadInput for a plan of another number of ranks.
     """
     shape, plan = ModelShape(**shape), TrainingPlan(**plan)
     if plan.ranks != dist.get_world_size():
@@ -123,8 +121,9 @@ def train(shape: dict, plan: dict, steps: int = 3) -> dict:
         model = parallelise(model, plan, mesh)
     optimizers = reference.make_optimizers(model, plan)
     register(tracker, model, optimizers, inputs)
-    for optimizer in optimizers:
-        optimizer.register_step_pre_hook(lambda *_: held.update(gradients=stored(parameter.grad for parameter in model.parameters())))
+    held["gradients"] = None
+    if plan.precision != "bf16-master" and not plan.in_backward:
+        optimizers[0].register_step_pre_hook(lambda *_: held.update(gradients=stored(parameter.grad for parameter in model.parameters())))
     with tracker, tracker.following_shards(), tracker.following(model):
         for _ in range(steps):
             tracker.rename("activations", "all-reduce buckets")  # what DDP made and keeps for itself
@@ -171,16 +170,23 @@ def digest(model: nn.Module) -> str:
 def measure(shape: str | dict, steps: int = 3, **choices) -> dict:
     """Predicted beside measured on this rank of a cluster: peaks of allocated and reserved bytes of the last step, from CUDA's own allocator.
 
-    ``shape`` is a preset's name or a shape's fields, ``choices`` are the plan's; the ranks are those that run. On CPU ranks there is no
-    allocator to ask, and the tracker's peak stands for allocated bytes.
+    ``shape`` is a preset's name or a shape's fields, ``choices`` are the plan's; the ranks are those that run. ``predicted`` includes kernels'
+    workspaces, as the allocator does. On CPU ranks there is no allocator to ask: the tracker's peak stands for allocated bytes, without workspaces.
+    Raises BadInput for what no plan has.
     """
     shape = ModelShape.preset(shape) if isinstance(shape, str) else ModelShape(**shape)
-    plan = TrainingPlan(**choices, ranks=dist.get_world_size())
+    if "ranks" in choices:
+        raise BadInput(f"ranks={choices['ranks']!r}: the number of ranks is that of the launch, leave it out.")
+    plan = TrainingPlan().but(**choices, ranks=dist.get_world_size())
     predicted = predict(shape, plan)
-    told = {"rank": dist.get_rank(), "predicted": predicted.allocated, "predicted_reserved": [predicted.reserved.low, predicted.reserved.high]}
-    if not torch.cuda.is_available():
-        return told | {"allocated": train(shape.to_json(), plan.to_json(), steps)["allocated"], "reserved": None}
-    model, inputs = materialise(shape, plan, "cuda"), my_inputs(shape, plan, "cuda")
+    told = {
+        "rank": dist.get_rank(),
+        "predicted": predicted.allocated + sum(predicted.cuda_only.values()),
+        "predicted_reserved": [predicted.reserved.low, predicted.reserved.high],
+    }
+    if dist.get_backend() != "nccl":
+        return told | {"predicted": predicted.allocated, "allocated": train(shape.to_json(), plan.to_json(), steps)["allocated"], "reserved": None}
+    model, inputs = materialise(shape, plan, "cuda"), reference.make_inputs(shape, plan, "cuda", seed=1 + dist.get_rank())
     optimizers = reference.make_optimizers(model, plan)
     for _ in range(steps):
         torch.cuda.reset_peak_memory_stats()

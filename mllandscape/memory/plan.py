@@ -54,7 +54,8 @@ class TrainingPlan:
       blocks and False for the root. ``wrap="root"`` wraps the whole model as one. ``prefetch`` None is torch's default (one block
       ahead in the backward pass), 0 is none, n is n blocks ahead both ways, asked for explicitly.
     - ``zero2``: ``fully_shard`` with ``reshard_after_forward=False``: gradients and optimizer states are sharded, parameters stay
-      gathered from the forward to the backward pass. DeepSpeed's ZeRO-2 never shards parameters; the peak is the same.
+      gathered from the forward to the backward pass. DeepSpeed's ZeRO-2 keeps the whole parameters at all times; while they are
+      gathered, this one holds its shard of them besides.
     - ``hsdp``: ``fully_shard`` over ``shard_group`` neighbouring ranks, replicated over the groups.
 
     Under ``fully_shard`` ``amp-bf16`` is its MixedPrecisionPolicy: fp32 shards, parameters gathered and used in bf16.

@@ -378,14 +378,7 @@ def optimizer_in_backward(tape: Tape, features: Features):
 
 def named_parameters(shape: ModelShape, plan: TrainingPlan) -> tuple[dict, dict, dict]:
     """{name: dimensions} of the parameters before the blocks, in one block and after them, LoRA's among them."""
-    block = dict(shape.block)
-    if plan.trainable == "lora":
-        for name, size in shape.block:
-            if len(size) == 2:
-                outputs, inputs = size
-                stem = name.removesuffix(".weight")
-                block |= {stem + ".a": (plan.lora_rank, inputs), stem + ".b": (outputs, plan.lora_rank)}
-    return dict(shape.embedding), block, dict(shape.final)
+    return dict(shape.embedding), dict(sharding.block_tensors(shape, plan)), dict(shape.final)
 
 
 def dimensions(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
@@ -429,12 +422,10 @@ def sharded_dimensions(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
     if plan.strategy not in SHARDED:
         return {}
     ranks, compute, counts = plan.shard_ranks, sharding.compute_bytes(plan), {}
-    for name, tensors in group_tensors(shape, plan).items():
-        flat = sum(times * sharding.padded(size, ranks) for times, _, size in tensors)
-        reduce = sum(times * sharding.padded(size, ranks) for times, key, size in tensors if sharding.trained(key, plan))
-        copies = sum(times * rounded(compute * sharding.padded(size, ranks)) for times, _, size in tensors)
-        counts |= {f"{name} flat": flat, f"{name} shard": flat // ranks, f"{name} copies": copies}
-        counts |= {f"{name} reduce": reduce, f"{name} reduced": reduce // ranks}
+    for group in sharding.groups(shape, plan):
+        flat, reduce = group.gathered(ranks), group.reduced(plan)
+        counts |= {f"{group.name} flat": flat, f"{group.name} shard": flat // ranks, f"{group.name} reduce": reduce, f"{group.name} reduced": reduce // ranks}
+        counts[f"{group.name} copies"] = sum(rounded(compute * sharding.padded(size, ranks)) for _, size in group.tensors)
     unseen = max(repeats(shape, plan) - 1, 0)
     if plan.wrap == "root":
         block = sum(rounded(compute * prod(size)) for key, size in sharding.block_tensors(shape, plan) if sharding.trained(key, plan))
@@ -442,14 +433,6 @@ def sharded_dimensions(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
     else:
         counts["unseen replicas"] = unseen * rounded(counts["block reduced"] * sharding.reduce_bytes(plan))
     return counts
-
-
-def group_tensors(shape: ModelShape, plan: TrainingPlan) -> dict[str, list[tuple[int, str, tuple[int, ...]]]]:
-    """{group: [(times, name, shape)]} of the parameters that a sharded group has: the root's, and one block's."""
-    outside = [(1, name, size) for name, size in (*shape.embedding, *shape.final)]
-    if plan.wrap == "root":
-        return {"root": outside + [(shape.layers, name, size) for name, size in sharding.block_tensors(shape, plan)]}
-    return {"root": outside, "block": [(1, name, size) for name, size in sharding.block_tensors(shape, plan)]}
 
 
 def rounded(count: int) -> int:

@@ -98,9 +98,9 @@ def trained_tensors(shape: ModelShape, plan: TrainingPlan) -> list[tuple[int, ..
 def buckets(shape: ModelShape, plan: TrainingPlan) -> list[int]:
     """Elements of each of DDP's gradient buckets, in the order in which they fill.
 
-    Parameters are taken in reverse, which is about the order of their gradients; a bucket is closed when it has reached its limit
-    (torch/csrc/distributed/c10d/reducer.cpp, ``compute_bucket_assignment_by_size``). DDP sorts them anew by arrival after the
-    first step, which can move a few between neighbours.
+    From the second step on; the very first has one bucket of everything. Parameters are taken in reverse here and in order of arrival by
+    DDP, which can move a few between neighbours; a bucket is closed when it has reached its limit (torch/csrc/distributed/c10d/reducer.cpp,
+    ``compute_bucket_assignment_by_size``).
     """
     limit = plan.bucket_mb * MIB
     first = FIRST_BUCKET if plan.bucket_mb == DEFAULTS["bucket_mb"] else limit
