@@ -1,5 +1,9 @@
-"""Real Chromium: each notebook's panel answers to mouse and keyboard, and its export shows the panel to readers without a kernel."""
+"""Real Chromium: each notebook's panel answers to mouse and keyboard, and its export shows the panel to readers without a kernel.
 
+Of the notebooks but one only the cells that the panel needs are run here; nbval runs them all, and ``run.py stress`` all of them in the browser.
+"""
+
+import ast
 import json
 import os
 import subprocess
@@ -32,6 +36,29 @@ def panel_outputs(book: dict) -> list[dict]:
     return found
 
 
+WHOLE = "03_out_of_memory.ipynb"
+
+
+def for_the_panel(book: dict) -> dict:
+    """The notebook without the code cells that neither belong to the section Panel nor give a name that is used there."""
+    inside, wanted, kept = False, set(), []
+    for cell in book["cells"]:
+        if cell["cell_type"] == "markdown" and "".join(cell["source"]).startswith("## "):
+            inside = "".join(cell["source"]).startswith("## Panel")
+        kept.append([cell, inside])
+    for entry in reversed(kept):
+        cell, needed = entry
+        nodes = list(ast.walk(ast.parse("".join(cell["source"])))) if cell["cell_type"] == "code" else []
+        names = {node.id: isinstance(node.ctx, ast.Store) for node in nodes if isinstance(node, ast.Name)}
+        given = {name for name, stored in names.items() if stored}
+        given |= {alias.asname or alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}
+        given |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+        entry[1] = needed or cell["cell_type"] == "markdown" or bool(given & wanted)
+        if entry[1]:
+            wanted |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return book | {"cells": [cell for cell, needed in kept if needed]}
+
+
 PANELS = with_panel() or [pytest.param("", marks=pytest.mark.skip(reason="no notebook with a panel yet"))]
 
 
@@ -39,7 +66,11 @@ PANELS = with_panel() or [pytest.param("", marks=pytest.mark.skip(reason="no not
 def lab(tmp_path_factory):
     if reason := missing():
         pytest.skip(reason)
-    with Lab(NOTEBOOKS, tmp_path_factory.mktemp("lab")) as lab:
+    notebooks = tmp_path_factory.mktemp("notebooks")
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        book = json.loads(path.read_text(encoding="utf-8"))
+        (notebooks / path.name).write_text(json.dumps(book if path.name == WHOLE else for_the_panel(book)), encoding="utf-8")
+    with Lab(notebooks, tmp_path_factory.mktemp("lab")) as lab:
         yield lab
 
 
