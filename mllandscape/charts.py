@@ -1148,19 +1148,22 @@ class Curves:
         self.height = 384 + top
         self._top = top
         self._words = x_label, y_label
-        self._right = max(_width(label, weight="bold") for label in labels) + 30
+        self._right = max(_width(label, weight="bold") for label in labels) + 62
 
     def setup(self, figure: "Figure") -> None:
-        """Axes, and for each curve its line, its mark with an upright, and its name."""
+        """Axes, and for each curve its line, its mark with an upright, and its name behind a piece of the line."""
+        from matplotlib.transforms import IdentityTransform
+
         self._axes = axes = _axes(figure, 84, self._right, self._top, 54)
         axes.set(xlabel=self._words[0], ylabel=self._words[1], xscale="log", yscale="log")
-        self._lines, self._dots, self._uprights, self._names = {}, {}, {}, {}
+        self._lines, self._dots, self._uprights, self._names, self._pieces = {}, {}, {}, {}, {}
         for place, label in enumerate(self.labels):
             colour, dash, marker = _LINES[place]
             (self._lines[label],) = axes.plot([], [], dash, color=colour, linewidth=2.4, animated=True)
             (self._uprights[label],) = axes.plot([], [], ":", color=colour, linewidth=1.4, animated=True)
             (self._dots[label],) = axes.plot([], [], marker, color=colour, markersize=11, markeredgecolor="black", animated=True)
             self._names[label] = _lettering(axes, "black")
+            (self._pieces[label],) = axes.plot([], [], dash, color=colour, linewidth=2.4, animated=True, clip_on=False, transform=IdentityTransform())
 
     def limit(self, record: CurvesRecord) -> tuple[float, float, float, float]:
         """The ends of both axes. The background is drawn again when one changes."""
@@ -1187,8 +1190,10 @@ class Curves:
             levels.append(max(place[label][1], levels[-1] + 20 * DPI / 96 if levels else -math.inf))
         down = (levels[-1] - place[order[-1]][1]) / 2  # names that had to move apart move both ways
         for label, level in zip(order, levels, strict=True):
-            _write(self._names[label], _outline(label, 10.5, "bold", 0), (place[label][0] + 10 * DPI / 96, level - down))
-            names.append(self._names[label])
+            left = place[label][0] + 12 * DPI / 96
+            self._pieces[label].set_data([left, left + 26 * DPI / 96], [level - down] * 2)
+            _write(self._names[label], _outline(label, 10.5, "bold", 0), (left + 32 * DPI / 96, level - down))
+            names += [self._pieces[label], self._names[label]]
         for label, (xs, ys) in record.curves.items():
             self._lines[label].set_data(xs, ys)
             lines.append(self._lines[label])

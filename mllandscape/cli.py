@@ -15,6 +15,7 @@ from mllandscape.memory.plan import CHOICES, LIMITS, MOST_PREFETCHED, PARALLEL_C
 
 INSTALL = {
     "cuda": "an NVIDIA GPU with its driver, and a CUDA build of torch",
+    "cxx": "a C++ compiler (Debian: apt install g++; macOS: xcode-select --install)",
     "rlimit_data": "Linux, or on Windows its Linux subsystem (WSL 2)",
 }
 """What meets a need that pip alone does not."""

@@ -28,7 +28,8 @@ except (ImportError, AttributeError) as moved:
 
 __all__ = [
     "CAST", "DEVICE_OF", "FLASH_ATTENTION", "FUSED_SGD", "VALUE_OF", "FakeTensor", "FakeTensorMode", "TorchDispatchMode",
-    "fake_ranks", "in_backward", "local", "sharding_watched", "storage_key", "tree_leaves", "under_fake_tensors",
+    "cache_counts", "compilations", "fake_ranks", "forget_compilations", "frozen", "generated_code", "graph_breaks", "graph_count", "in_backward", "local",
+    "mark_dynamic", "mark_unbacked", "recompile_limit", "sharding_watched", "storage_key", "tree_leaves", "under_fake_tensors",
 ]  # fmt: skip
 
 
@@ -132,6 +133,98 @@ def sharding_watched(region: Callable[[str], AbstractContextManager], unsharded:
         ):
             patches.enter_context(mock.patch.object(owner, name, replacement))
         yield lambda: propagating[0]
+
+
+# What follows is of torch.compile. Its front end (dynamo) takes a second to import and its back end (inductor) another, so both wait for their first use.
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Around an import or a look-up: a name that has moved is told in one line, with torch's version."""
+    try:
+        yield
+    except (ImportError, AttributeError) as moved:
+        raise _moved(moved) from None
+
+
+def forget_compilations() -> None:
+    """Drop every compiled graph of this process and set torch's counters and metrics back to nothing."""
+    with _guarded():
+        from torch._dynamo.utils import clear_compilation_metrics, counters
+    torch.compiler.reset()
+    clear_compilation_metrics()
+    counters.clear()
+
+
+def graph_count() -> int:
+    """Graphs that dynamo has handed to a backend since ``forget_compilations``, by torch's own counter."""
+    with _guarded():
+        from torch._dynamo.utils import counters
+    return counters["stats"]["unique_graphs"]
+
+
+def compilations() -> list[str]:
+    """Why each compilation since ``forget_compilations`` was begun, by torch's own metrics: "" for a first one, else the guard that failed."""
+    with _guarded():
+        from torch._dynamo.utils import get_compilation_metrics
+
+        return [metrics.recompile_reason or "" for metrics in get_compilation_metrics()]
+
+
+def cache_counts() -> dict[str, int]:
+    """Hits and misses of the on-disk caches of graphs since ``forget_compilations``: inductor's (fxgraph) and autograd's."""
+    with _guarded():
+        from torch._dynamo.utils import counters
+    names = {"fxgraph": counters["inductor"], "autograd": counters["aot_autograd"]}
+    return {f"{name} {end}": names[name][f"{name}_cache_{end}"] for name in names for end in ("hit", "miss")}
+
+
+def recompile_limit(limit: int) -> AbstractContextManager:
+    """How many graphs a function may have here; torch's default is 8."""
+    with _guarded():
+        from torch._dynamo import config
+
+        return config.patch(recompile_limit=limit)
+
+
+def mark_dynamic(tensor: torch.Tensor, dimension: int) -> None:
+    """Say before the first call that this size varies."""
+    with _guarded():
+        from torch._dynamo import mark_dynamic as mark
+    mark(tensor, dimension)
+
+
+def mark_unbacked(tensor: torch.Tensor, dimension: int) -> None:
+    """Say that this size varies and may be 0 or 1."""
+    with _guarded():
+        from torch._dynamo.decorators import mark_unbacked as mark
+    mark(tensor, dimension)
+
+
+def graph_breaks(function: Callable, *arguments) -> tuple[int, list[tuple[int, str, str]]]:
+    """The graphs of a call, and for each break its line in the file, the source there and torch's reason in one line. Runs the function."""
+    with _guarded():
+        from torch._dynamo import explain
+    found = explain(function)(*arguments)
+    with _guarded():
+        told = [" ".join(str(reason.reason).split("\n")[0].split()) for reason in found.break_reasons]
+        places = [reason.user_stack[-1] for reason in found.break_reasons]
+        return found.graph_count, [(place.lineno, (place.line or "").strip(), why) for place, why in zip(places, told, strict=True)]
+
+
+def generated_code(function: Callable, *arguments) -> str:
+    """What inductor generates for a compiled function that is called here for the first time: Python that holds its kernels as text."""
+    with _guarded():
+        from torch._inductor.utils import run_and_get_code
+    return "\n".join(run_and_get_code(function, *arguments)[1])
+
+
+def frozen() -> AbstractContextManager:
+    """Treat parameters as constants in what is compiled here, for inference; what TORCHINDUCTOR_FREEZING=1 does."""
+    with _guarded():
+        from torch._inductor import config
+
+        return config.patch(freezing=True)
 
 
 def _moved(error: Exception) -> BadInput:

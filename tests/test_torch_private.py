@@ -3,10 +3,13 @@
 import importlib
 import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 
+from mllandscape import BadInput
 from mllandscape import torch_private as private
 
 BROKEN = f"torch {torch.__version__} changed what mllandscape/torch_private.py relies on"
@@ -55,6 +58,39 @@ def test_flash_attention_keeps_what_the_cuda_kernel_keeps():
     assert out.shape == q.shape and logsumexp.shape == (2, 4, 16) and logsumexp.dtype == torch.float32, BROKEN
 
 
+def test_a_fake_group_answers_every_collective_and_leaves_nothing():
+    import torch.distributed as dist
+
+    with private.fake_ranks(1000):
+        dist.all_reduce(torch.ones(3))
+        assert dist.get_world_size() == 1000 and dist.get_rank() == 0, BROKEN
+        with pytest.raises(BadInput, match="process group already"), private.fake_ranks(2):
+            pass
+    assert not dist.is_initialized(), BROKEN
+
+
+def test_fully_shard_gathers_reduces_and_frees_where_it_is_watched():
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    seen, unsharded, resized = [], [], []
+
+    @contextmanager
+    def region(category):
+        seen.append(category)
+        yield
+
+    with private.fake_ranks(2):
+        layer = fully_shard(torch.nn.Linear(4, 4), mesh=init_device_mesh("cpu", (2,)))
+        assert private.local(layer.weight).shape == (2, 4) and private.local(torch.ones(1)).shape == (1,), BROKEN
+        with private.sharding_watched(region, unsharded.append, lambda key, count: resized.append(count)) as propagating:
+            layer(torch.ones(2, 4)).sum().backward()
+            assert not propagating(), BROKEN
+    assert set(seen) == {"gathered layers", "reduce-scatter buffers"}, BROKEN
+    assert [tuple(parameter.shape) for parameter in unsharded] == [(4, 4), (4,)], BROKEN
+    assert 0 in resized, BROKEN
+
+
 def test_a_moved_api_is_one_line_with_the_version(monkeypatch):
     monkeypatch.delattr(torch._C, "_current_graph_task_id")
     monkeypatch.delitem(sys.modules, "mllandscape.torch_private")
@@ -71,3 +107,47 @@ def test_no_other_module_touches_private_torch():
     package = Path(private.__file__).parent
     found = [str(path) for path in package.rglob("*.py") if path.name != "torch_private.py" and private_name.search(path.read_text(encoding="utf-8"))]
     assert not found
+
+
+def test_compilations_are_counted_with_their_reasons_and_forgotten():
+    private.forget_compilations()
+    compiled = torch.compile(lambda x: x + 1, backend="eager", dynamic=False)
+    for length in (3, 4, 5):
+        compiled(torch.ones(length))
+    assert private.graph_count() == 3, BROKEN
+    first, *others = private.compilations()
+    assert first == "" and len(others) == 2 and all("size mismatch" in reason for reason in others), BROKEN
+    private.forget_compilations()
+    assert private.graph_count() == 0 and private.compilations() == [], BROKEN
+    assert private.cache_counts() == {"fxgraph hit": 0, "fxgraph miss": 0, "autograd hit": 0, "autograd miss": 0}, BROKEN
+
+
+def test_sizes_are_marked_and_the_recompile_limit_is_set():
+    marked = {"dynamic": (private.mark_dynamic, (3, 4)), "unbacked": (private.mark_unbacked, (1, 4))}
+    for name, (mark, lengths) in marked.items():
+        private.forget_compilations()
+        compiled = torch.compile(lambda x: x + 1, backend="eager")
+        for length in lengths:
+            x = torch.ones(length)
+            mark(x, 0)
+            compiled(x)
+        assert private.graph_count() == 1, f"{BROKEN}: {name}"
+    private.forget_compilations()
+    compiled = torch.compile(lambda x: x * 2, backend="eager", dynamic=False)
+    with private.recompile_limit(2):
+        for length in (3, 4, 5):
+            compiled(torch.ones(length))
+    assert private.graph_count() == 2, BROKEN
+    private.forget_compilations()
+
+
+def test_graph_breaks_say_their_line_and_reason():
+    def breaks(x):
+        y = x * 2
+        print(y)
+        return y + 1
+
+    graphs, found = private.graph_breaks(breaks, torch.ones(2))
+    ((line, source, reason),) = found
+    assert graphs == 2 and line == breaks.__code__.co_firstlineno + 2 and "print(y)" in source and reason, BROKEN
+    private.forget_compilations()

@@ -19,6 +19,9 @@ class Experiment:
 
 
 EXPERIMENTS = (
+    Experiment("02", "graphs counted, breaks, guards", needs=("torch",)),
+    Experiment("02", "eager against compiled, roofline, kernels, cache", needs=("torch", "cxx"), recording="torch_compile_timings"),
+    Experiment("02", "the same on a GPU", needs=("torch", "cuda"), recording="torch_compile_gpu"),
     Experiment("03", "bytes by arithmetic"),
     Experiment("03", "trace of a 13B step", needs=("torch",)),
     Experiment("03", "real out-of-memory under a byte budget", needs=("torch", "rlimit_data"), instead=("rlimit_data", "under the tracker's own budget")),
