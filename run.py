@@ -5,7 +5,7 @@ python3 run.py lab                          open the lessons in JupyterLab, as y
 python3 run.py test [--only 03] [options]   run every test, or those of one lesson; options go to pytest
 python3 run.py install                      build .venv and stop
 python3 run.py bench                        print the measured numbers: accuracy of the predictions, slider to repaint
-python3 run.py stress                       the long tests, such as 200 out-of-memory failures in a row
+python3 run.py stress                       the long tests: 200 out-of-memory failures, 50 broken runs of ranks, whole lessons in a browser
 python3 run.py references [--only 03]       execute the notebooks again and store their outputs
 python3 run.py lock                         renew requirements.lock and environment.yml
 """
