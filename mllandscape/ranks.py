@@ -90,10 +90,7 @@ def run_ranks(
     for name, value in {"seconds": seconds, "patience": patience}.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86_000:
             raise BadInput(f"{name}={sandbox._short(value)} is not a time limit: pass a positive number of seconds, at most 86000.")
-    try:
-        json.dumps(kwargs)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadInput(f"{sandbox._short(kwargs)} for {target} is not JSON ({error}): pass numbers, text, lists, dicts, bools or None.") from None
+    sandbox._check_kwargs(target, kwargs)
     loopback = "lo" if sys.platform == "linux" else "lo0"
     child_env = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
     child_env |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCH_NCCL_BLOCKING_WAIT": "1"} | sandbox._check_env(env)

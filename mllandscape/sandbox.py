@@ -28,9 +28,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mllandscape import BadInput, units
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 try:
     import resource
@@ -111,10 +114,7 @@ def call(
     """
     for name in (target,) if warm_up is None else (target, warm_up):
         _check_target(name)
-    try:
-        json.dumps(kwargs)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadInput(f"{_short(kwargs)} for {target} is not JSON ({error}): pass numbers, text, lists, dicts, bools or None.") from None
+    _check_kwargs(target, kwargs)
     budget = None if budget is None else units.parse_bytes(budget)
     child_env = {} if budget is None else {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     child_env |= {"PYTHONIOENCODING": "utf-8:backslashreplace"} | _check_env(env)
@@ -146,6 +146,22 @@ def command(
     if program is None:
         raise BadInput(f"{argv[0]!r} is not a program on this machine: install it, or give its full path.")
     return _run({"argv": [os.path.abspath(program), *argv[1:]], "cwd": cwd and os.path.abspath(cwd)}, seconds, child_env, progress)
+
+
+def in_background(work: Callable[[], Any]) -> "Future":
+    """``work`` in a thread that ends with this process; ``result()`` of the answer waits for what it returns, or raises what it raised."""
+    from concurrent.futures import Future  # not above: guard and worker start with this module
+
+    future: Future = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def budget() -> int | None:
@@ -195,6 +211,13 @@ def _check_target(target: str) -> None:
         found = code is None or name in code.co_names  # None: an extension module, which only its import can judge
     if not found:
         raise BadInput(f"module {module!r} has no function {name!r}: check its spelling.")
+
+
+def _check_kwargs(target: str, kwargs: dict[str, Any]) -> None:
+    try:
+        json.dumps(kwargs)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInput(f"{_short(kwargs)} for {target} is not JSON ({error}): pass numbers, text, lists, dicts, bools or None.") from None
 
 
 def _check_env(env: dict[str, str] | None) -> dict[str, str]:

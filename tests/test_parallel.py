@@ -95,10 +95,7 @@ def test_every_strategy_learns_the_same(two, four):
 
 @pytest.mark.parametrize("name", list(CHANGES))
 def test_collectives_are_those_that_torch_calls(two, name):
-    expected: dict[str, int] = {}
-    plan = plan_of(2, CHANGES[name])
-    for call in sharding.collectives(SHAPE, plan.but(accumulation=1)):
-        expected[call.kind] = expected.get(call.kind, 0) + call.count
+    expected = sharding.counts(SHAPE, plan_of(2, CHANGES[name]).but(accumulation=1))
     assert {str(value["collectives"]) for value in two[name]} == {str(expected)}
     if name == "ddp":
         assert expected["all-reduce"] > 3, "the buckets are small, so there are several"

@@ -441,3 +441,16 @@ class TestBadInput:
     @given(st.text(max_size=300))
     def test_any_text_is_a_refused_target(self, text):
         self.refused(sandbox.call, text)
+
+
+class TestInBackground:
+    def test_it_returns_at_once_and_result_waits(self):
+        go = threading.Event()
+        future = sandbox.in_background(lambda: go.wait(10) and "done")
+        assert not future.done()
+        go.set()
+        assert future.result(timeout=10) == "done"
+
+    def test_what_is_raised_is_raised_by_result(self):
+        with pytest.raises(LookupError, match="gone"):
+            sandbox.in_background(lambda: targets.fail("gone")).result(timeout=10)

@@ -1,7 +1,6 @@
 """Lesson 4: DDP against FSDP: its experiments, its panel and its exercises."""
 
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -10,7 +9,7 @@ from mllandscape import BadInput, charts, record, sandbox, units
 from mllandscape.course import exercise
 from mllandscape.memory import ModelShape, TrainingPlan, predict
 from mllandscape.memory.cards import capacity
-from mllandscape.memory.sharding import collectives
+from mllandscape.memory.sharding import collectives, counts
 from mllandscape.panel import Panel
 
 # -- real ranks: the same model, the same global batch, under one strategy after another ----------------------------------------
@@ -62,16 +61,8 @@ def start_training(*counts: int) -> Future:
     """
     if (under_way := _training.get(counts)) and not under_way.done():
         return under_way
-    _training[counts] = future = Future()
-
-    def work() -> None:
-        try:
-            future.set_result({ranks: train_on_ranks(ranks) for ranks in counts})
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return future
+    _training[counts] = sandbox.in_background(lambda: {ranks: train_on_ranks(ranks) for ranks in counts})
+    return _training[counts]
 
 
 def shares(trained: dict[int, dict[str, list[dict]]]) -> charts.Table:
@@ -143,14 +134,6 @@ def floor_of(shape: ModelShape, plan: TrainingPlan, ranks: Sequence[int] = tuple
 def wire(shape: ModelShape, plan: TrainingPlan) -> int:
     """Bytes that one rank sends in one step."""
     return sum(call.wire for call in collectives(shape, plan))
-
-
-def counts(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
-    """Calls of one step by kind."""
-    found: dict[str, int] = {}
-    for call in collectives(shape, plan):
-        found[call.kind] = found.get(call.kind, 0) + call.count
-    return found
 
 
 def comparison(shape: ModelShape, ranks: int, trained: dict[int, dict[str, list[dict]]]) -> charts.Table:

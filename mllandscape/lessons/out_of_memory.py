@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import re
-import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -111,16 +110,7 @@ def climb(*ladders: Ladder, progress: Callable[[str], None] | None = None) -> di
 
 def start_climb(*ladders: Ladder) -> Future:
     """``climb`` on another core: ``result()`` waits for it. The child ends with this process, or when it is done."""
-    future: Future = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(climb(*ladders))
-        except Exception as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return future
+    return sandbox.in_background(lambda: climb(*ladders))
 
 
 def warm_up() -> None:

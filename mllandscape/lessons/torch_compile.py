@@ -15,7 +15,6 @@ import shutil
 import statistics
 import sys
 import tempfile
-import threading
 import time
 import traceback
 import warnings
@@ -836,7 +835,7 @@ def measure(env: Mapping[str, str] | None = None) -> Measured:
 
         def heard(line: str) -> None:
             if line == HALFWAY:
-                warmed.append(in_background(lambda: child(again=True)))
+                warmed.append(sandbox.in_background(lambda: child(again=True)))
 
         outcome = child(progress=heard)
         outcomes = [outcome, *(future.result() for future in warmed)]
@@ -855,23 +854,9 @@ def recorded(why: str) -> Measured:
     return Measured(kept.data["cold"], kept.data["warm"], False, f"{kept}; {why}")
 
 
-def in_background(work: Callable[[], Any]) -> Future:
-    """``work`` in a thread; the result, or the exception, in a Future."""
-    future: Future = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
-
-
 def start() -> Future:
     """``measure`` on another core: ``result()`` waits for it. The children end with this process, or when they are done."""
-    return in_background(measure)
+    return sandbox.in_background(measure)
 
 
 def record_timings() -> None:

@@ -37,8 +37,7 @@ def mesh_of(plan: TrainingPlan, device: str) -> DeviceMesh:
 def shard(model: Transformer, plan: TrainingPlan, mesh: DeviceMesh) -> None:
     """``fully_shard`` the blocks and the root (or the root alone), in place."""
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if plan.precision == "amp-bf16" else None, reduce_dtype=DTYPES[plan.reduce_dtype])
-    reshard = False if plan.strategy == "zero2" else plan.reshard_after_forward
-    how = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": reshard}
+    how = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": plan.reshard}
     if plan.wrap == "block":
         for block in model.blocks:
             fully_shard(block, **how)

@@ -154,8 +154,12 @@ class TrainingPlan:
     @property
     def keeps_gathered(self) -> tuple[bool, bool]:
         """Whether a block and the root stay gathered between the forward and the backward pass."""
-        reshard = False if self.strategy == "zero2" else self.reshard_after_forward
-        return (reshard is False, not reshard)
+        return (self.reshard is False, not self.reshard)
+
+    @property
+    def reshard(self) -> bool | None:
+        """``reshard_after_forward`` as ``fully_shard`` is told it."""
+        return False if self.strategy == "zero2" else self.reshard_after_forward
 
     @property
     def tokens(self) -> int:

@@ -2,7 +2,8 @@
 
 The reference transformer is written once more on the tape, block by block as in ``reference.py``. Its list of
 allocations and frees depends only on which features are in use, so it is made once and kept; a prediction replays
-it with this shape's numbers. All blocks are alike: three stand for any number, and the middle one is repeated.
+it with this shape's numbers. All blocks are alike: three stand for any number (two more for each further block that is
+prefetched), and the middle one is repeated.
 """
 
 from collections import Counter
@@ -251,7 +252,7 @@ class Program:
 
 @cache
 def program(features: Features) -> Program:
-    """Run the transformer of at most three blocks on the tape."""
+    """Run the transformer of a few blocks on the tape."""
     tape = Tape(features.precision == "amp-bf16", features.accumulating and not features.sharding)
     groups = wrapped(tape, features)
     if groups:

@@ -184,3 +184,11 @@ def collectives(shape: ModelShape, plan: TrainingPlan) -> tuple[Collective, ...]
         buffer = sum(map(prod, sizes)) * weight_bytes(plan)
         calls.append(Collective("broadcast", "parameter", "optimizer step", len(sizes), buffer, ring("broadcast", buffer, plan.ranks)))
     return tuple(calls)
+
+
+def counts(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
+    """Calls of one optimizer step by kind."""
+    found: dict[str, int] = {}
+    for call in collectives(shape, plan):
+        found[call.kind] = found.get(call.kind, 0) + call.count
+    return found
