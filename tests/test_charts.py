@@ -125,7 +125,7 @@ def test_no_chart_imports_pyplot_and_importing_charts_and_panel_imports_no_matpl
 @given(st.dictionaries(st.sampled_from(list(charts.TERMS)), st.integers(1_000_000, 10**13), min_size=1))
 @settings(max_examples=60, deadline=None)
 def test_the_printed_terms_add_up_to_the_printed_total(terms):
-    sentence = charts._say("", [f"{charts._amount(sum(terms.values()), 'GB')} = {charts._parts(terms, 'GB')}"])
+    sentence = charts.figure.sentence("", [f"{charts.memory._amount(sum(terms.values()), 'GB')} = {charts.memory._parts(terms, 'GB')}"])
     total, *parts = numbers(sentence)
     assert len(parts) == len(terms)
     assert total == pytest.approx(sum(terms.values()) / 1e9, abs=0.0501, rel=0.06)
@@ -153,7 +153,7 @@ def test_terms_stack_in_the_order_of_the_table_and_unknown_ones_after_them():
 
 
 def test_no_two_terms_look_alike():
-    assert len(set(charts.TERMS.values()) | set(charts._SPARE)) == len(charts.TERMS) + len(charts._SPARE)
+    assert len(set(charts.TERMS.values()) | set(charts.memory._SPARE)) == len(charts.TERMS) + len(charts.memory._SPARE)
 
 
 def test_the_flat_colours_of_a_picture_are_exact():
@@ -181,7 +181,7 @@ def test_a_timeline_marks_the_allocation_that_failed():
 
 
 def test_every_phase_of_a_timeline_has_room_to_be_seen_and_moments_keep_their_order():
-    places = charts._places([0, 1000, 3000, 3004])
+    places = charts.memory._places([0, 1000, 3000, 3004])
     assert places[0] == 0 and places[-1] == pytest.approx(1) and places == sorted(places)
     assert places[-1] - places[3000] > 0.1
 
@@ -207,9 +207,9 @@ def test_the_names_of_curves_that_end_together_do_not_touch():
 
 
 def test_small_numbers_do_not_read_as_zero():
-    assert charts._amount(4_000_000, "GB") == "0.004 GB"
-    assert charts._amount(512, "GB") == "<0.001 GB"
-    assert charts._amount(0, "GB") == "0.0 GB"
+    assert charts.memory._amount(4_000_000, "GB") == "0.004 GB"
+    assert charts.memory._amount(512, "GB") == "<0.001 GB"
+    assert charts.memory._amount(0, "GB") == "0.0 GB"
 
 
 def test_a_term_too_small_to_be_seen_is_in_the_sentence_and_not_in_the_legend():
@@ -258,7 +258,7 @@ def test_any_timeline_can_be_drawn_and_names_its_largest_total(moments, capacity
     figure = charts.timeline(moments, capacity=capacity, failed_at=failed, title="Any step " * 12)
     assert len(figure.png()) < 120_000
     peak = max(moment.total for moment in moments)
-    assert f"Peak {charts._amount(peak, 'GiB')} in " in figure.sentence
+    assert f"Peak {charts.memory._amount(peak, 'GiB')} in " in figure.sentence
 
 
 def test_one_point_one_value_and_one_moment_are_enough():

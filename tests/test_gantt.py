@@ -85,8 +85,8 @@ def test_its_sentence_says_what_the_tasks_add_up_to():
         assert said[:3] == tuple(units.seconds(duration) for duration in (timed.seconds, timed.compute, timed.communication))
         assert float(said[3]) == pytest.approx(100 * timed.exposed_share, abs=0.0501)
     timed = step("hsdp")
-    assert f"communication {units.seconds(timed.busy['communication'])}, between groups {units.seconds(timed.busy['replication'])}," in charts._step_words(
-        charts._step(timed.tasks)
+    assert f"communication {units.seconds(timed.busy['communication'])}, between groups {units.seconds(timed.busy['replication'])}," in charts.schedule._step_words(
+        charts.schedule._step(timed.tasks)
     )
 
 
@@ -117,12 +117,12 @@ def test_narrow_tasks_are_drawn_together_without_overlap_and_without_loss(parts,
     for kind, pause, length in parts:
         lane.append((kind, place + pause, place + pause + length))
         place += pause + length
-    drawn = charts._spans(lane, scale)
+    drawn = charts.schedule._spans(lane, scale)
     for kind in {kind for kind, _, _ in lane}:
         assert sum(width for name, _, width in drawn if name == kind) == pytest.approx(sum(end - start for name, start, end in lane if name == kind))
     assert all(start + width <= after * (1 + 1e-9) for (_, start, width), (_, after, _) in pairwise(drawn))
     assert drawn[0][1] >= lane[0][1] and sum(drawn[-1][1:]) <= lane[-1][2] * (1 + 1e-9)
-    assert len(drawn) <= len(lane) and len(drawn) <= 3 * (2 + place * scale / charts._NARROW)
+    assert len(drawn) <= len(lane) and len(drawn) <= 3 * (2 + place * scale / charts.schedule._NARROW)
 
 
 def test_a_step_of_one_task_is_enough_and_what_takes_no_time_is_not_drawn():
