@@ -85,9 +85,8 @@ def test_its_sentence_says_what_the_tasks_add_up_to():
         assert said[:3] == tuple(units.seconds(duration) for duration in (timed.seconds, timed.compute, timed.communication))
         assert float(said[3]) == pytest.approx(100 * timed.exposed_share, abs=0.0501)
     timed = step("hsdp")
-    assert f"communication {units.seconds(timed.busy['communication'])}, between groups {units.seconds(timed.busy['replication'])}," in charts.schedule._step_words(
-        charts.schedule._step(timed.tasks)
-    )
+    words = charts.schedule._step_words(charts.schedule._step(timed.tasks))
+    assert f"communication {units.seconds(timed.busy['communication'])}, between groups {units.seconds(timed.busy['replication'])}," in words
 
 
 @pytest.mark.parametrize("timed", [step(), step(prefetch=0), step("hsdp", "llama-2-70b"), step("zero1", "llama-2-70b", checkpointing="full")])

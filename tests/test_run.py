@@ -35,9 +35,10 @@ def requirements(lines: list[str]) -> list[Requirement]:
     return [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
 
 
-def direct(pyproject: str) -> list[Requirement]:
+def direct(pyproject: str, *without: str) -> list[Requirement]:
     project = tomllib.loads(pyproject)["project"]
-    return requirements(project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra])
+    extras = [lines for extra, lines in project["optional-dependencies"].items() if extra not in without]
+    return requirements(project["dependencies"] + [line for lines in extras for line in lines])
 
 
 def disagreements(pyproject: str, lock: str, conda: str) -> list[str]:
@@ -45,15 +46,16 @@ def disagreements(pyproject: str, lock: str, conda: str) -> list[str]:
     wanted, locked = direct(pyproject), requirements(lock.splitlines())
     listed = next(item["pip"] for item in yaml.safe_load(conda)["dependencies"] if isinstance(item, dict))
     pins = requirements([line for line in listed if not line.startswith("--")])
+    listable = direct(pyproject, "tools")  # pip, Poetry and uv live in an environment of their own
     found = []
     for requirement in wanted:
         of_lock = {str(pin) for pin in locked if pin.name == requirement.name}
         if not of_lock:
             found.append(f"{requirement.name} is not locked")
-        if of_lock != {str(pin) for pin in pins if pin.name == requirement.name}:
+        if requirement in listable and of_lock != {str(pin) for pin in pins if pin.name == requirement.name}:
             found.append(f"{requirement.name} differs in environment.yml")
         found += [f"{pin} is not {requirement}" for pin in locked if pin.name == requirement.name and not requirement.specifier.contains(pin_version(pin))]
-    found += [f"{pin.name} is only in environment.yml" for pin in pins if pin.name not in {requirement.name for requirement in wanted}]
+    found += [f"{pin.name} is only in environment.yml" for pin in pins if pin.name not in {requirement.name for requirement in listable}]
     found += [f"{pin} is not exact" for pin in locked + pins if not re.fullmatch(r"==[^*,]+", str(pin.specifier))]
     return found + ([] if "--constraint requirements.lock" in listed else ["environment.yml leaves the indirect packages open"])
 
