@@ -99,6 +99,8 @@ def install():
     make_venv(VENV)
     if child(python_in(VENV), "-m", "pip", "install", "--constraint", LOCK, "--editable", ".[test]"):
         sys.exit("pip could not install, see above; run this again when the cause is gone.")
+    if child(python_in(VENV), "-m", "mllandscape", "tools", "--constraint", LOCK):
+        sys.exit("pip could not install Poetry and uv, see above; run this again when the cause is gone.")
     STAMP.write_text(wanted, "utf-8")
 
 

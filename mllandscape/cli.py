@@ -1,4 +1,4 @@
-"""The command ``mllandscape``: open the lessons, look at the machine, estimate the memory of a training step."""
+"""The command ``mllandscape``: open the lessons, look at the machine, estimate the memory of a training step, install pip, Poetry and uv."""
 
 import argparse
 import json
@@ -16,6 +16,7 @@ from mllandscape.memory.plan import CHOICES, LIMITS, MOST_PREFETCHED, PARALLEL_C
 INSTALL = {
     "cuda": "an NVIDIA GPU with its driver, and a CUDA build of torch",
     "cxx": "a C++ compiler (Debian: apt install g++; macOS: xcode-select --install)",
+    "tools": "pip, Poetry and uv in an environment of their own: mllandscape tools",
     "rlimit_data": "Linux, or on Windows its Linux subsystem (WSL 2)",
 }
 """What meets a need that pip alone does not."""
@@ -32,13 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
         stream.reconfigure(errors="replace")  # a console that lacks a character shows a question mark instead of failing
     parser = _Parser(prog="mllandscape", description="Ten ML-engineering interview questions, answered by experiment.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"mllandscape {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="lab | doctor | estimate")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="lab | doctor | estimate | tools")
     _lab_options(verbs.add_parser("lab", help="open your own copies of the notebooks in JupyterLab", allow_abbrev=False))
     verbs.add_parser("doctor", help="what this machine has, and which experiments it runs live", allow_abbrev=False)
     _estimate_options(verbs.add_parser("estimate", help="memory of one training step, whether it fits, and what would make it fit", allow_abbrev=False))
+    _tools_options(verbs.add_parser("tools", help="install pip, Poetry and uv beside mllandscape, for lessons 1 and 7", allow_abbrev=False))
     chosen = parser.parse_args(arguments)
     try:
-        return {"lab": lab, "doctor": doctor, "estimate": estimate}[chosen.verb](chosen)
+        return {"lab": lab, "doctor": doctor, "estimate": estimate, "tools": install_tools}[chosen.verb](chosen)
     except BadInput as error:
         print(f"mllandscape: {error}", file=sys.stderr)
         return 2
@@ -98,7 +100,7 @@ def diagnosis(machine: Machine) -> list[str]:
         for experiment in EXPERIMENTS:
             if experiment.lesson == number:
                 lines += [f"  {experiment.name}: {status(experiment, machine)}"]
-                missing |= dict.fromkeys(need for need in experiment.needs if not machine.has(need))
+                missing |= dict.fromkeys(_missing(experiment, machine))
     packages = [need for need in missing if need not in INSTALL]
     lines += ["", f"to install what is missing: python -m pip install {' '.join(packages)}"] if packages else []
     return lines + [f"{need} needs {INSTALL[need]}" for need in missing if need in INSTALL]
@@ -108,11 +110,17 @@ def _capacity(gpu: Gpu) -> str:
     return units.gib(gpu.capacity) if gpu.capacity else "capacity unknown"
 
 
+def _missing(experiment: Experiment, machine: Machine) -> list[str]:
+    from mllandscape.environments import tools
+
+    return [need for need in experiment.needs if not (tools.find() if need == "tools" else machine.has(need))]
+
+
 def status(experiment: Experiment, machine: Machine) -> str:
     """``live``, ``recorded`` or ``not at all``, and why."""
     from mllandscape import record
 
-    missing = [need for need in experiment.needs if not machine.has(need)]
+    missing = _missing(experiment, machine)
     if not missing:
         return "live"
     if experiment.instead and missing == [experiment.instead[0]]:
@@ -154,4 +162,17 @@ def estimate(chosen: argparse.Namespace) -> int:
     shape = ModelShape.from_config(chosen.shape) if on_disk else ModelShape.preset(chosen.shape)
     answer = report(shape, TrainingPlan(**given), chosen.gpu)
     print(json.dumps(answer.to_json(), indent=2) if chosen.json else answer)
+    return 0
+
+
+def _tools_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--constraint", type=Path, help="a file of pins that pip is to keep to")
+
+
+def install_tools(chosen: argparse.Namespace) -> int:
+    """Install pip, Poetry and uv into an environment of their own. Does nothing when they are there. The only verb that uses the network."""
+    from mllandscape.environments import tools
+
+    found = tools.find() or tools.install(chosen.constraint)
+    print(f"{', '.join(f'{name} {version}' for name, version in found.versions.items())}: {found.python.parents[1]}")
     return 0

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from mllandscape import __version__, cli, lessons
 from mllandscape.cli import diagnosis, main
+from mllandscape.environments import tools
+from mllandscape.lessons import Experiment
 from mllandscape.machine import PACKAGES, Gpu, Machine
 from mllandscape.memory import ModelShape, TrainingPlan, predict
 
@@ -173,6 +175,20 @@ def test_a_nonsense_value_never_ends_in_a_traceback(name, value):
 def test_a_config_that_is_not_one_is_one_line(tmp_path, capsys):
     (tmp_path / "config.json").write_text("{")
     assert "config.json" in fails_in_one_line(["estimate", str(tmp_path / "config.json")], capsys)
+
+
+def test_tools_that_are_there_are_named_and_nothing_is_installed(capsys, monkeypatch):
+    monkeypatch.setattr(tools, "find", lambda: tools.Tools(Path("place/bin/python"), Path("site"), {"pip": "26.3", "poetry": "2.5.1", "uv": "0.13.9"}))
+    monkeypatch.setattr(tools, "install", lambda constraint: pytest.fail("installed again"))
+    assert cli.main(["tools"]) == 0 and capsys.readouterr().out == "pip 26.3, poetry 2.5.1, uv 0.13.9: place\n"
+
+
+def test_doctor_says_how_to_get_the_tools(monkeypatch):
+    experiment = Experiment("01", "resolvers", needs=("tools",))
+    monkeypatch.setattr(cli, "EXPERIMENTS", (experiment,))
+    assert cli.status(experiment, LAPTOP) == ("live" if tools.find() else "not at all (tools missing)")
+    monkeypatch.setattr(tools, "find", lambda: None)
+    assert cli.diagnosis(LAPTOP)[-1] == f"tools needs {cli.INSTALL['tools']}" and "mllandscape tools" in cli.INSTALL["tools"]
 
 
 def test_the_version(capsys):

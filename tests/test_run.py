@@ -140,9 +140,10 @@ def house(tmp_path, monkeypatch):
 
 def test_the_first_install_tells_the_size_then_makes_the_environment_then_installs_from_the_lock(house, capsys):
     run.install()
-    venv, pip = house
+    venv, pip, tools = house
     assert venv[1:3] == ["-m", "venv"]
     assert pip[1:4] == ["-m", "pip", "install"] and pip[pip.index("--constraint") + 1] == str(run.LOCK) and "--editable" in pip
+    assert tools[1:] == ["-m", "mllandscape", "tools", "--constraint", str(run.LOCK)]
     assert re.search(r"Download: about \d\.\d GB", capsys.readouterr().out)
 
 
@@ -150,7 +151,7 @@ def test_a_second_install_does_nothing(house, capsys):
     run.install()
     capsys.readouterr()
     run.install()
-    assert len(house) == 2 and capsys.readouterr().out == ""
+    assert len(house) == 3 and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(("name", "pin"), [("pyproject.toml", "torch==2.13.0"), ("requirements.lock", "numpy==")])
@@ -160,7 +161,7 @@ def test_a_changed_project_or_lock_is_installed_afresh(house, name, pin):
     text = (run.ROOT / name).read_text(encoding="utf-8")
     (run.ROOT / name).write_text(text.replace(pin, f"{pin}9"), encoding="utf-8")
     run.install()
-    assert len(house) == 4 and not (run.VENV / "old").exists()
+    assert len(house) == 6 and not (run.VENV / "old").exists()
 
 
 def test_a_setting_of_ruff_or_pytest_needs_no_install(house):
@@ -168,17 +169,17 @@ def test_a_setting_of_ruff_or_pytest_needs_no_install(house):
     with open(run.ROOT / "pyproject.toml", "a", encoding="utf-8") as file:
         file.write("[tool.other]\nlevel = 1\n")
     run.install()
-    assert len(house) == 2
+    assert len(house) == 3
 
 
 def test_another_python_gets_its_own_install(house, monkeypatch):
     run.install()
     monkeypatch.setattr(sys, "version", "3.14.9 (another)")
     run.install()
-    assert len(house) == 4
+    assert len(house) == 6
 
 
-@pytest.mark.parametrize("step", ["venv", "pip"])
+@pytest.mark.parametrize("step", ["venv", "pip", "tools"])
 def test_an_interrupted_install_is_done_again(house, monkeypatch, step):
     whole = run.child
 
@@ -194,11 +195,12 @@ def test_an_interrupted_install_is_done_again(house, monkeypatch, step):
     monkeypatch.setattr(run, "child", whole)
     house.clear()
     run.install()
-    assert len(house) == 2
+    assert len(house) == 3
 
 
-def test_a_failed_install_is_told_in_one_line_and_done_again(house, monkeypatch):
-    monkeypatch.setattr(run, "child", lambda *command: int("pip" in command))
+@pytest.mark.parametrize("step", ["pip", "tools"])
+def test_a_failed_install_is_told_in_one_line_and_done_again(house, monkeypatch, step):
+    monkeypatch.setattr(run, "child", lambda *command: int(step in command))
     for _ in range(2):
         with pytest.raises(SystemExit) as ending:
             run.install()
