@@ -243,12 +243,13 @@ def test_no_file_outside_the_temporary_folder_changes(tmp_path, home):
 
 @st.composite
 def small_indexes(draw):
-    """Two to four packages of one to three versions, each of which needs a range of some others."""
+    """Two to four packages of one to three versions, each of which needs a range of some after it: in a circle pip is wrong (see steps.circle)."""
     names = "abcd"[: draw(st.integers(2, 4))]
     wheels, limits = [], st.sampled_from(["", "<2", ">=2", "==1", "==3", "!=2", ">3"])
-    for name in names:
+    for place, name in enumerate(names):
+        later = names[place + 1 :]
         for version in range(1, draw(st.integers(1, 3)) + 1):
-            others = draw(st.lists(st.sampled_from([other for other in names if other != name]), unique=True, max_size=2))
+            others = draw(st.lists(st.sampled_from(later), unique=True, max_size=2)) if later else []
             wheels.append(Wheel(f"lib-{name}", str(version), tuple(f"lib-{other}{draw(limits)}" for other in others)))
     return wheels, [f"lib-{name}{draw(limits)}" for name in names[: draw(st.integers(1, 2))]]
 

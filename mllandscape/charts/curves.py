@@ -36,7 +36,7 @@ def lines(
     ``number`` writes a y value in the sentence and must be deterministic. Non-finite values and values that a log axis
     cannot show are refused with BadInput.
     """
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     for label, (xs, ys) in series.items():
         if len(xs) != len(ys) or not len(xs) or not all(math.isfinite(value) for value in (*xs, *ys)):
@@ -66,6 +66,8 @@ def lines(
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.minorticks_off()
+        if not x_log and all(isinstance(x, int) for xs, _ in series.values() for x in xs):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if x_log:
             ticks = sorted({float(x) for xs, _ in series.values() for x in xs})
             axes.set_xticks(ticks if len(ticks) <= 10 else axes.get_xticks())
@@ -92,6 +94,7 @@ def _curve(xs: Sequence[float], ys: Sequence[float], number: Callable[[float], s
 
 def _name_ends(axes: "Axes", series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
     """The curves' names right of their last points, moved apart where they would touch."""
+    axes.autoscale_view()  # matplotlib would do it when it draws, and the places below need it now
     width, height, gap = axes.bbox.width * 96 / DPI, axes.bbox.height * 96 / DPI, 18
     ends = {label: (xs[-1], ys[-1]) for label, (xs, ys) in series.items()}
     level = {label: (axes.transData.transform(end)[1] - axes.bbox.y0) * 96 / DPI for label, end in ends.items()}

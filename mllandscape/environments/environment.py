@@ -23,6 +23,7 @@ from mllandscape.environments.index import Index
 _TIMES = re.compile(r" in \d+(\.\d+)?m?s\b| ?\(\d+(\.\d+)?s\)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _SITE = re.compile(r"\./\.venv/lib/python3\.\d+/site-packages")
+_CHECKED: dict[tuple, tuple[str, ...]] = {}
 _ADDRESS = re.compile(r"(127\.0\.0\.1|localhost)(:|%3A)\d+")
 
 
@@ -74,7 +75,6 @@ class Environment:
         self._tools = tools.find()
         if self._tools is None:
             raise BadInput(f"pip, Poetry and uv are not installed beside mllandscape: run `{tools.INSTALL}`, which needs the network once.")
-        self._checked: dict[tuple, tuple[str, ...]] = {}
         self._lab = tempfile.TemporaryDirectory(prefix="mllandscape-env-", ignore_cleanup_errors=True)
         self.folder = Path(self._lab.name).resolve() / "project"
         for name in ("project", "home", "cache", "tmp"):
@@ -139,9 +139,13 @@ class Environment:
         found = {canonicalize_name(item.name): item.version for item in self._distributions()}
         return dict(sorted(found.items()))
 
+    @property
+    def site(self) -> Path:
+        """The folder ``site-packages``, where everything installed lies."""
+        return next(iter(self.folder.glob(".venv/lib/python3.*/site-packages")), self.folder / ".venv/Lib/site-packages")
+
     def _distributions(self) -> Iterable[importlib.metadata.Distribution]:
-        sites = [str(path) for path in [self.folder / ".venv/Lib/site-packages", *self.folder.glob(".venv/lib/python3.*/site-packages")]]
-        return importlib.metadata.distributions(path=sites)
+        return importlib.metadata.distributions(path=[str(self.site)])
 
     def run(self, command: str, seconds: float = 60) -> Run:
         """Run a command line that begins with pip, poetry, uv or python, in the project folder.
@@ -167,12 +171,12 @@ class Environment:
         raise BadInput(f"{command!r} starts with {program!r}: pip, poetry, uv and python are possible.")
 
     def _check(self) -> tuple[str, ...]:
-        """``pip check``, run again only when the metadata of what is installed has changed."""
-        known = tuple(sorted((item.name, item.version, tuple(item.requires or ())) for item in self._distributions()))
-        if known and known not in self._checked:
+        """``pip check``, run once for each set of installed metadata: its verdict depends on nothing else."""
+        known = tuple(sorted((item.name, item.version, tuple(item.requires or ()), item.read_text("WHEEL") or "") for item in self._distributions()))
+        if known and known not in _CHECKED:
             found = sandbox.command([*self._start("pip", "pip check"), "check"], cwd=self.folder, env=self._variables())
-            self._checked[known] = () if found.exit_code == 0 else tuple(self._plain(found.stdout or found.message).splitlines())
-        return self._checked.get(known, ())
+            _CHECKED[known] = () if found.exit_code == 0 else tuple(self._plain(found.stdout or found.message).splitlines())
+        return _CHECKED.get(known, ())
 
     def _plain(self, text: str) -> str:
         text = _ADDRESS.sub(r"\1", _TIMES.sub("", _COLOURS.sub("", text)))
@@ -197,6 +201,7 @@ class Environment:
             "CONDA_PREFIX": "",
             "LD_LIBRARY_PATH": "",
             "PYTHONNOUSERSITE": "1",
+            "PYTHONHASHSEED": "0",  # Poetry's solver goes through sets: without a seed, the same conflict is proved in other words every time
             "PYTHONDONTWRITEBYTECODE": "1",
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_INDEX_URL": self.index.url,

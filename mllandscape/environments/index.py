@@ -5,6 +5,7 @@ import hashlib
 import html
 import io
 import re
+import sys
 import threading
 import zipfile
 from collections import Counter
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -23,6 +25,7 @@ from packaging.version import InvalidVersion, Version
 from mllandscape import BadInput
 
 _NAME = re.compile(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]")  # the core metadata specification's "Name"
+_EXTRA = re.compile(r"""\bextra == ['"]([^'"]+)['"]""")  # an extra is provided by naming it in a requirement's marker
 _TAG = re.compile(r"\w+(\.\w+)*-\w+(\.\w+)*-\w+(\.\w+)*")
 
 
@@ -79,6 +82,8 @@ class Wheel:
         """The METADATA file, core metadata 2.1."""
         lines = ["Metadata-Version: 2.1", f"Name: {self.name}", f"Version: {self.version}"]
         lines += [f"Requires-Python: {self.python}"] if self.python else []
+        extras = sorted({name for text in self.requires for name in _EXTRA.findall(text)})
+        lines += [f"Provides-Extra: {name}" for name in extras]
         return "\n".join([*lines, *(f"Requires-Dist: {text}" for text in self.requires), ""]).encode()
 
     @cached_property
@@ -117,12 +122,14 @@ def _urlsafe(data: bytes) -> str:
 class Index:
     """The wheels on offer, under ``url`` (a simple index, PEP 503, with sha256 and core metadata). Made by ``serve``.
 
-    ``requests`` counts what was asked for, by kind: ``page``, ``metadata``, ``wheel``, ``missing``.
+    ``requests`` counts what was asked for, by kind: ``page``, ``metadata``, ``wheel``, ``missing``. ``fresh`` says for how many seconds
+    a client may keep an answer of a kind without asking again, which a real index allows and this one does not, until told.
     """
 
     def __init__(self, wheels: Iterable[Wheel] = ()):
         self._wheels: dict[str, Wheel] = {}
         self.requests: Counter[str] = Counter()
+        self.fresh: dict[str, int] = {}
         self.url = ""
         self.add(*wheels)
 
@@ -152,7 +159,7 @@ class Index:
 
     def answer(self, path: str) -> tuple[str, str, bytes] | None:
         """Kind, media type and body for a path, or None."""
-        parts = path.partition("?")[0].strip("/").split("/")
+        parts = unquote(path.partition("?")[0]).strip("/").split("/")  # pip asks for 2.1.0%2Bcu121 where the version is 2.1.0+cu121
         if parts[0] == "simple" and len(parts) <= 2:
             return self._page(parts[1]) if len(parts) == 2 else self._root()
         name = parts[1] if parts[0] == "files" and len(parts) == 2 else ""
@@ -186,7 +193,7 @@ def serve(wheels: Iterable[Wheel] = ()) -> Iterator[Index]:
     """Serve these wheels on 127.0.0.1, on a port that is free, until the block ends; then nothing listens any more."""
     index = Index(wheels)
     handler = type("Handler", (_Handler,), {"index": index})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         index.url = f"http://127.0.0.1:{server.server_port}/simple/"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -195,6 +202,14 @@ def serve(wheels: Iterable[Wheel] = ()) -> Iterator[Index]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # uv opens 50 connections at once; one that finds the queue full is tried again after a second
+
+    def handle_error(self, request, client_address) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # which is a tool that was stopped at its time limit
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -212,6 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(404 if kind == "missing" else 200)
         self.send_header("Content-Type", media)
         self.send_header("Content-Length", str(len(content)))
+        if kind in self.index.fresh:
+            self.send_header("Cache-Control", f"max-age={self.index.fresh[kind]}")
         self.end_headers()
         if body:
             self.wfile.write(content)
