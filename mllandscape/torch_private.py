@@ -1,5 +1,6 @@
 """Every private torch API that this package uses. When a new torch moves one, this module says which, and nothing else changes."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
@@ -28,8 +29,9 @@ except (ImportError, AttributeError) as moved:
 
 __all__ = [
     "CAST", "DEVICE_OF", "FLASH_ATTENTION", "FUSED_SGD", "VALUE_OF", "FakeTensor", "FakeTensorMode", "TorchDispatchMode",
-    "cache_counts", "compilations", "fake_ranks", "forget_compilations", "frozen", "generated_code", "graph_breaks", "graph_count", "in_backward", "local",
-    "mark_dynamic", "mark_unbacked", "recompile_limit", "sharding_watched", "storage_key", "tree_leaves", "under_fake_tensors",
+    "cache_counts", "capability_warning", "code_capabilities", "code_runs_on", "compilations", "fake_ranks", "forget_compilations", "forget_workspaces",
+    "frozen", "generated_code", "graph_breaks", "graph_count", "in_backward", "local", "mark_dynamic", "mark_unbacked", "memory_history", "recompile_limit",
+    "release_capabilities", "sharding_watched", "storage_key", "tree_leaves", "under_fake_tensors",
 ]  # fmt: skip
 
 
@@ -225,6 +227,72 @@ def frozen() -> AbstractContextManager:
         from torch._inductor import config
 
         return config.patch(freezing=True)
+
+
+# What follows is of torch.cuda and works in a CPU build too: what torch itself knows of GPU code and GPUs.
+
+
+def code_capabilities() -> list[int]:
+    """The compute capabilities, ten times, that torch has a rule for: 80 for sm_80."""
+    with _guarded():
+        return sorted(torch.cuda.DEVICE_REQUIREMENT)
+
+
+def code_runs_on(code: int, capability: int) -> bool:
+    """Torch's own answer: whether a cubin for the one runs on a GPU of the other."""
+    with _guarded():
+        return torch.cuda._code_compatible_with_device(capability, code)
+
+
+def release_capabilities() -> dict[str, set[int]]:
+    """{CUDA version: what its Linux x86-64 wheel is built for} of this release of torch."""
+    with _guarded():
+        return {cuda: set(by_machine["x86_64"]) for cuda, by_machine in torch.cuda.PYTORCH_RELEASES_CODE_CC.items()}
+
+
+def capability_warning(cuda: str, architectures: list[str], gpu: str, capability: int) -> str:
+    """What torch warns of when a build of these architectures (``sm_75``) meets this GPU, "" for nothing. Build and GPU are made up, the check is torch's."""
+    with _guarded():
+        check = torch.cuda._check_capability
+    made_up = {
+        "get_arch_list": lambda: architectures,
+        "device_count": lambda: 1,
+        "get_device_capability": lambda *_: divmod(capability, 10),
+        "get_device_name": lambda *_: gpu,
+        "_host_arch_key": lambda: "x86_64",
+    }
+    with ExitStack() as patches, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        patches.enter_context(mock.patch.object(torch.version, "cuda", cuda))
+        for name, function in made_up.items():
+            patches.enter_context(mock.patch.object(torch.cuda, name, function))
+        check()
+    return "\n".join(str(warning.message) for warning in told)
+
+
+@contextmanager
+def memory_history(most: int = 1_000_000) -> Iterator[Callable[[], list[tuple[str, int, int]]]]:
+    """What torch's allocator does on GPU 0 in the block: yields a function that lists (action, bytes asked for, unix time in µs) so far, the last ``most``."""
+    with _guarded():
+        recording, snapshot = torch.cuda.memory._record_memory_history, torch.cuda.memory._snapshot
+    recording(enabled="all", context=None, stacks="python", max_entries=most)
+
+    def so_far() -> list[tuple[str, int, int]]:
+        try:
+            return [(entry["action"], entry["size"], entry["time_us"]) for entry in snapshot()["device_traces"][0]]
+        except LookupError as moved:
+            raise _moved(moved) from None
+
+    try:
+        yield so_far
+    finally:
+        recording(enabled=None)
+
+
+def forget_workspaces() -> None:
+    """Let go of the workspaces that cuBLAS keeps for each thread and stream; the next matrix product makes new ones."""
+    with _guarded():
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 def _moved(error: Exception) -> BadInput:

@@ -151,3 +151,16 @@ def test_graph_breaks_say_their_line_and_reason():
     ((line, source, reason),) = found
     assert graphs == 2 and line == breaks.__code__.co_firstlineno + 2 and "print(y)" in source and reason, BROKEN
     private.forget_compilations()
+
+
+def test_torch_says_which_gpu_code_runs_where_in_a_cpu_build_too():
+    assert {50, 75, 80, 86, 87, 90, 100, 120} <= set(private.code_capabilities()), BROKEN
+    assert private.code_runs_on(80, 86) and not private.code_runs_on(86, 80) and not private.code_runs_on(80, 90) and not private.code_runs_on(86, 87), BROKEN
+    releases = private.release_capabilities()
+    assert set(releases) >= {"12.6", "13.0"} and 70 in releases["12.6"] and 70 not in releases["13.0"], BROKEN
+
+
+def test_torchs_own_check_warns_of_a_gpu_that_a_build_has_no_code_for():
+    told = private.capability_warning("13.0", ["sm_75", "sm_80", "sm_90"], "Tesla V100", 70)
+    assert "Tesla V100 which is of compute capability (CC) 7.0" in told and "does not include kernels for this GPU" in told and "cu126" in told, BROKEN
+    assert private.capability_warning("13.0", ["sm_75", "sm_80", "sm_90"], "A100", 80) == "", BROKEN

@@ -35,4 +35,8 @@ EXPERIMENTS = (
     Experiment("05", "ranks that crash, hang or disagree", needs=("torch",)),
     Experiment("05", "checkpoints on another number of ranks", needs=("torch",)),
     Experiment("05", "8-bit AdamW on shards", needs=("torch", "bitsandbytes")),
+    Experiment("08", "headers and rules, by arithmetic"),
+    Experiment("08", "failures provoked, torch's own check, int8 on the CPU", needs=("torch",)),
+    Experiment("08", "error 35 from real CUDA runtimes, ptxas and NVRTC refusing", needs=("torch",), recording="cuda_mismatch_failures"),
+    Experiment("08", "kernels loaded on a GPU: 209, JIT, 222", needs=("torch", "cuda"), recording="cuda_mismatch_gpu"),
 )
