@@ -35,8 +35,10 @@ EXPERIMENTS = (
     Experiment("05", "ranks that crash, hang or disagree", needs=("torch",)),
     Experiment("05", "checkpoints on another number of ranks", needs=("torch",)),
     Experiment("05", "8-bit AdamW on shards", needs=("torch", "bitsandbytes")),
+    Experiment("07", "names of transformers by version, and the panel, by arithmetic"),
+    Experiment("07", "story, bisection, remedies and ways out with real pip, Poetry and uv", needs=("tools",), recording="dependency_hell"),
     Experiment("08", "headers and rules, by arithmetic"),
     Experiment("08", "failures provoked, torch's own check, int8 on the CPU", needs=("torch",)),
     Experiment("08", "error 35 from real CUDA runtimes, ptxas and NVRTC refusing", needs=("torch",), recording="cuda_mismatch_failures"),
-    Experiment("08", "kernels loaded on a GPU: 209, JIT, 222", needs=("torch", "cuda"), recording="cuda_mismatch_gpu"),
+    Experiment("08", "errors 209 and 222 and the JIT on a GPU", needs=("torch", "cuda"), recording="cuda_mismatch_gpu"),
 )
