@@ -70,9 +70,10 @@ def test_missing_packages_are_named_with_one_line_that_installs_them():
     assert [line for line in diagnosis(machine) if "pip install" in line] == ["to install what is missing: python -m pip install bitsandbytes accelerate"]
 
 
-def test_without_torch_only_the_arithmetic_runs():
+def test_without_torch_only_the_arithmetic_and_the_package_tools_run():
     live = [name for name, status in statuses(replace(LAPTOP, torch=None)).items() if status.startswith("live")]
-    assert live and all("arithmetic" in name for name in live)
+    with_tools = [experiment.name for experiment in lessons.EXPERIMENTS if "tools" in experiment.needs]
+    assert live and all("arithmetic" in name for name in set(live) - set(with_tools))
 
 
 def test_a_recorded_experiment_is_shown_as_recorded(monkeypatch):

@@ -19,6 +19,8 @@ class Experiment:
 
 
 EXPERIMENTS = (
+    Experiment("01", "conflicts, separate commands, locks, resolver effort", needs=("tools",), recording="pip_vs_poetry"),
+    Experiment("01", "what no lock fixes", needs=("torch",)),
     Experiment("02", "graphs counted, breaks, guards", needs=("torch",)),
     Experiment("02", "eager against compiled, roofline, kernels, cache", needs=("torch", "cxx"), recording="torch_compile_timings"),
     Experiment("02", "the same on a GPU", needs=("torch", "cuda"), recording="torch_compile_gpu"),
