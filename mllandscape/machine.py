@@ -44,12 +44,13 @@ class Machine:
     packages: dict[str, str | None]
     rlimit_data: bool
     chromium: str | None
+    git: str | None = None
 
     def has(self, need: str) -> bool:
-        """Whether a need of an experiment is met: a package, ``torch``, ``cuda`` (a GPU that this torch can use), ``cxx`` or ``rlimit_data``."""
+        """Whether a need of an experiment is met: a package, ``torch``, ``cuda`` (a GPU that this torch can use), ``cxx``, ``git`` or ``rlimit_data``."""
         if need == "cuda":
             return bool(self.torch and self.gpu and self.gpu.cuda)
-        if need in ("torch", "cxx", "rlimit_data"):
+        if need in ("torch", "cxx", "git", "rlimit_data"):
             return bool(getattr(self, need))
         return self.packages[need] is not None
 
@@ -71,6 +72,7 @@ def look(torch: bool = False) -> Machine:
         packages={name: _version(name) for name in PACKAGES},
         rlimit_data=sys.platform == "linux",
         chromium=_first(*BROWSERS),
+        git=_first("git"),
     )
 
 

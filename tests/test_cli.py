@@ -20,7 +20,7 @@ from mllandscape.memory import ModelShape, TrainingPlan, predict
 
 LAPTOP = Machine(
     os="Linux x86_64", python="3.12.1", cores=8, memory=16 * 2**30, torch="2.13.0", gpu=None, cxx="/usr/bin/c++",
-    packages={name: "1.0" for name in PACKAGES}, rlimit_data=True, chromium=None,
+    packages={name: "1.0" for name in PACKAGES}, rlimit_data=True, chromium=None, git="/usr/bin/git",
 )  # fmt: skip
 H200 = Gpu("NVIDIA H200", 150_000_000_000, "9.0", "580.65", "13.0")
 
