@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
-from mllandscape import BadInput
-from mllandscape.environments import Environment, Index, Run, Wheel, serve, tools
+from mllandscape import BadInput, record, sandbox
+from mllandscape.environments import Environment, Index, Run, Wheel, environment, serve, tools
 
 SCALE, RESCALE = ("def scale(x):\n    return 2 * x\n", "def rescale(x):\n    return 2 * x\n")
 BETA = Wheel("beta", "1.0", ("mathlib<1.0",), {"beta.py": "from mathlib import scale\n"})
@@ -147,7 +147,7 @@ def test_a_run_is_the_tools_own_verdict_and_travels_as_json(env):
     run = env.run("pip install --use-deprecated=legacy-resolver alpha beta")
     assert run.exit_code == 0 and run.installed == {"alpha": "1.0", "beta": "1.0", "mathlib": "1.1"}
     assert run.problems == ("beta 1.0 has requirement mathlib<1.0, but you have mathlib 1.1.",) and not run.consistent
-    assert set(run.versions) == {"pip", "poetry", "uv"} and Run.from_json(run.to_json()) == run
+    assert set(run.versions) == {"pip", "poetry", "uv"} and record.restore(Run, record.plain(run)) == run
     assert env.run("pip check").exit_code == env.run("uv pip check").exit_code == 1
     assert str(env.folder) not in run.words and env.index.url not in run.words
 
@@ -206,6 +206,31 @@ def test_without_the_tools_one_line_says_what_to_run(monkeypatch, tmp_path, inde
         Environment(index)
 
 
+def test_tools_that_are_installed_meanwhile_are_found(monkeypatch, tmp_path):
+    folder = tmp_path / "tools"
+    monkeypatch.setenv("MLLANDSCAPE_TOOLS", str(folder))
+    assert tools.find() is None
+    (folder / "bin").mkdir(parents=True)
+    (folder / "Scripts").mkdir()
+    for name in ("bin/python", "Scripts/python.exe"):
+        (folder / name).touch()
+    for name in tools.NAMES:
+        about = folder / "lib" / "python3.11" / "site-packages" / f"{name}-1.0.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+    assert tools.find().versions == dict.fromkeys(tools.NAMES, "1.0")
+
+
+@needs_tools
+def test_a_pip_check_that_was_stopped_is_no_verdict_and_not_remembered(env, monkeypatch):
+    env.run("pip install alpha")
+    monkeypatch.setattr(environment, "_CHECKED", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(environment.sandbox, "command", lambda *_, **__: sandbox.Outcome("timeout", message="stopped at its time limit of 60 s", exit_code=-9))
+        assert env._check() == ("pip check gave no verdict: stopped at its time limit of 60 s",)
+    assert env._check() == ()
+
+
 TOUR = """
 from mllandscape.environments import Environment, Wheel, serve
 with serve([Wheel("alpha", "1.0", ("beta",)), Wheel("beta", "1.0")]) as index, Environment(index) as env:
@@ -228,6 +253,7 @@ def test_no_file_outside_the_temporary_folder_changes(tmp_path, home):
     for folder in places.values():
         folder.mkdir()
     hostile = {"PIP_INDEX_URL": "http://127.0.0.1:1/simple", "PIP_REQUIRE_VIRTUALENV": "1", "UV_INDEX_URL": "http://127.0.0.1:1/simple", "PYTHONPATH": ""}
+    hostile |= dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:1")
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "SYSTEMROOT", "MLLANDSCAPE_TOOLS")}
     settings = kept | hostile | {"TMPDIR": str(places["tmp"]), "PYTHONDONTWRITEBYTECODE": "1"} | ({"HOME": str(places["home"])} if home else {})
     site = tools.find().site

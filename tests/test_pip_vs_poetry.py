@@ -366,6 +366,7 @@ def test_only_a_lock_for_pip_and_for_all_three_machines_is_carried(played):
     assert "pip does not install from a uv.lock" in lesson._carries(files["uv.lock"])
     bare = "\n".join(f"{row.name}=={row.version} ; {row.marker}" if row.marker else f"{row.name}=={row.version}" for row in read_lock(files["uv.lock"]).rows)
     assert "no hash" in lesson._carries(bare)
+    assert "alpha: no hash" in lesson._carries(files["pylock.toml"].replace(next(wheel.sha256 for wheel in lesson.STORY if wheel.name == "alpha"), "0" * 64))
     assert "On macos" in lesson._carries(lesson.trials().files[lesson.PYLOCK]) or "On linux" in lesson._carries(lesson.trials().files[lesson.PYLOCK])
     with pytest.raises(BadInput, match="is not in the recording"):
         lesson.lock_with("pip lock -r requirements.in")

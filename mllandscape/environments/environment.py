@@ -9,9 +9,8 @@ import sys
 import tempfile
 import venv
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -34,7 +33,7 @@ class Run:
     ``exit_code`` is None when it was stopped at its time limit. ``installed`` maps each package of the environment to its version
     afterwards. ``words`` is what the tool said, stdout and then stderr, without colours, durations, ports and the folder's path.
     ``problems`` are the lines of ``pip check`` afterwards, none when it finds nothing. ``versions`` are those of the tools,
-    ``seconds`` (wall clock) belongs to the command alone. JSON both ways.
+    ``seconds`` (wall clock) belongs to the command alone.
     """
 
     command: str
@@ -53,13 +52,6 @@ class Run:
     def consistent(self) -> bool:
         """``pip check``'s verdict."""
         return not self.problems
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Run":
-        return cls(**data | {"problems": tuple(data["problems"])})
 
 
 class Environment:
@@ -175,7 +167,9 @@ class Environment:
         known = tuple(sorted((item.name, item.version, tuple(item.requires or ()), item.read_text("WHEEL") or "") for item in self._distributions()))
         if known and known not in _CHECKED:
             found = sandbox.command([*self._start("pip", "pip check"), "check"], cwd=self.folder, env=self._variables())
-            _CHECKED[known] = () if found.exit_code == 0 else tuple(self._plain(found.stdout or found.message).splitlines())
+            if found.exit_code not in (0, 1):  # stopped or crashed on its way: no verdict, and none to remember
+                return (f"pip check gave no verdict: {found.message}",)
+            _CHECKED[known] = () if found.exit_code == 0 else tuple(self._plain(found.stdout).splitlines())
         return _CHECKED.get(known, ())
 
     def _plain(self, text: str) -> str:
@@ -199,7 +193,7 @@ class Environment:
             "COLUMNS": "160",
             "VIRTUAL_ENV": str(self.folder / ".venv"),
             "CONDA_PREFIX": "",
-            "LD_LIBRARY_PATH": "",
+            "NO_PROXY": "127.0.0.1",  # proxy variables are not passed on, but macOS and Windows have settings beside them
             "PYTHONNOUSERSITE": "1",
             "PYTHONHASHSEED": "0",  # Poetry's solver goes through sets: without a seed, the same conflict is proved in other words every time
             "PYTHONDONTWRITEBYTECODE": "1",

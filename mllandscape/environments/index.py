@@ -5,6 +5,7 @@ import hashlib
 import html
 import io
 import re
+import socketserver
 import sys
 import threading
 import zipfile
@@ -14,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -66,7 +66,7 @@ class Wheel:
             raise BadInput(f"{what}: {self.tag!r} is not a tag such as 'py3-none-any' or 'cp312-cp312-win_amd64'.")
         object.__setattr__(self, "modules", dict(self.modules) or {f"{self._file_name}.py": f'__version__ = "{self.version}"\n'})
         for path in self.modules:
-            if not re.fullmatch(r"\w+(/\w+)*\.\w+", path) or PurePosixPath(path).is_absolute():
+            if not re.fullmatch(r"\w+(/\w+)*\.\w+", path):
                 raise BadInput(f"{what}: {path!r} is not a path inside the package, such as 'mathlib/text.py'.")
 
     @property
@@ -206,6 +206,11 @@ def serve(wheels: Iterable[Wheel] = ()) -> Iterator[Index]:
 
 class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # uv opens 50 connections at once; one that finds the queue full is tried again after a second
+
+    def server_bind(self) -> None:
+        """Without HTTPServer's look-up of the host's name, which waits where no DNS server answers."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
 
     def handle_error(self, request, client_address) -> None:
         if not isinstance(sys.exception(), ConnectionError):  # which is a tool that was stopped at its time limit

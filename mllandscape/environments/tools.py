@@ -10,7 +10,6 @@ import subprocess
 import sys
 import venv
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -51,7 +50,7 @@ def install(constraint: Path | None = None) -> Tools:
     limits = ["--constraint", str(constraint)] if constraint else []
     if subprocess.run([_python(folder), "-m", "pip", "install", "--disable-pip-version-check", *limits, *wanted]).returncode:
         raise BadInput("pip could not install the tools, see above; run this again when the cause is gone.")
-    _look.cache_clear()
+    _FOUND.pop(folder, None)
     return _look(folder)
 
 
@@ -73,10 +72,16 @@ def _python(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-@cache
+_FOUND: dict[Path, Tools] = {}
+"""What is missing is looked for again, so that tools installed while a notebook is open are found by its next cell."""
+
+
 def _look(folder: Path) -> Tools | None:
+    if folder in _FOUND:
+        return _FOUND[folder]
     for site in [folder / "Lib" / "site-packages", *folder.glob("lib/python3.*/site-packages")]:
         found = {item.name: item.version for item in importlib.metadata.distributions(path=[str(site)]) if item.name in NAMES}
         if len(found) == len(NAMES) and _python(folder).exists():
-            return Tools(_python(folder), site, {name: found[name] for name in NAMES})
+            _FOUND[folder] = Tools(_python(folder), site, {name: found[name] for name in NAMES})
+            return _FOUND[folder]
     return None

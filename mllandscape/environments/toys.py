@@ -5,6 +5,7 @@ from functools import cache
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from mllandscape import BadInput
@@ -71,7 +72,7 @@ def specifiers(requirements: str) -> dict[str, SpecifierSet]:
     """Package → specifier for the text of a requirements.txt; comments and hashes are left out. Raises BadInput for a line that is neither."""
     lines = [line.split("#")[0].split("--hash")[0].rstrip(" \\").strip() for line in requirements.splitlines()]
     try:
-        return {one.name: one.specifier for one in map(Requirement, filter(None, lines))}
+        return {canonicalize_name(one.name): one.specifier for one in map(Requirement, filter(None, lines))}
     except InvalidRequirement as error:
         raise BadInput(f"{requirements!r} is not the text of a requirements.txt ({str(error).splitlines()[0]}).") from None
 

@@ -498,7 +498,7 @@ CONDA = {
     "refuses a file that was changed": None,
     "notices a lock that no longer fits the project": None,
     "can remove what is not in the lock": True,
-    "pins Python itself": True,
+    "its lock holds Python itself": True,
     "fixes the bits of what is trained": None,
 }
 """Cited, not run here: conda's documentation, read 2026-11. "Solvers"; "Technical specification: solver state", by which what is installed and was asked
@@ -527,7 +527,7 @@ def guarantees(one: Mapping[str, Run], two: Mapping[str, Sequence[Run]], tried: 
         "refuses a file that was changed": (refused(tried.tampered[who][0]) for who in ("pip, no lock", "pip, pylock", "Poetry", "uv")),
         "notices a lock that no longer fits the project": (False, *(refused(tried.stale[who][0]) for who in ("pip", "Poetry", "uv"))),
         "can remove what is not in the lock": (False, exact("pip"), exact("Poetry"), exact("uv")),
-        "pins Python itself": [any(row.name == "python" for row in lock.rows) for lock in locks],
+        "its lock holds Python itself": [any(row.name == "python" for row in lock.rows) for lock in locks],
         "fixes the bits of what is trained": [same] * 4,
     }
     return {name: dict(zip(TOOLS, (*found, CONDA[name]), strict=True)) for name, found in rows.items()}
@@ -659,8 +659,9 @@ def _carries(answer: str) -> str | None:
         missing = needed(CARRIED, STORY, PLATFORMS[pair]) ^ set(lock.on(*pair))
         if missing:
             return f"On {pair[1]} with Python {pair[0]} it is wrong about {', '.join(sorted(missing))}."
-    bare = [row.name for row in lock.rows if not row.hashes]
-    return f"{', '.join(bare)}: no hash." if bare else None
+    published = {(canonicalize_name(wheel.name), wheel.version): wheel.sha256 for wheel in STORY}
+    bare = [row.name for row in lock.rows if published.get((row.name, row.version)) not in row.hashes]
+    return f"{', '.join(bare)}: no hash of the wheel on the index." if bare else None
 
 
 def lock_with(*typed: str) -> dict[str, str]:
