@@ -3,7 +3,8 @@
 
 python3 run.py lab                          open the lessons in JupyterLab, as your own copies in my_notebooks
 python3 run.py test [--only 03] [options]   run every test, or those of one lesson; options go to pytest
-python3 run.py install                      build .venv and stop
+python3 run.py install [--wheelhouse DIR]   build .venv and stop; with a wheelhouse, without any network
+python3 run.py wheelhouse DIR               download what install needs, for machines with this system and this Python
 python3 run.py bench                        print the measured numbers: accuracy of the predictions, slider to repaint
 python3 run.py stress                       the long tests: 200 out-of-memory failures, 50 broken runs of ranks, whole lessons in a browser
 python3 run.py references [--only 03]       execute the notebooks again and store their outputs
@@ -19,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -30,13 +32,14 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "installed-by-run.py"
 LOCK = ROOT / "requirements.lock"
+LABEL = "made-by-run.py"  # in a wheelhouse: what it was made for, or that it is unfinished
 PYTHON = getattr(sys, "_base_executable", sys.executable)  # not the .venv's own, which may be about to be replaced
 
-# The wheels that the lock names, added up for each platform on 2026-11-23; 65 MB of them are for the tests. 1 GB is 10^9 bytes.
+# The wheels that the lock names, added up for each platform on 2026-11-24, with pip, Poetry and uv; 65 MB of them are for the tests. 1 GB is 10^9 bytes.
 DOWNLOAD = {
-    "linux": "0.4 GB with a CPU build of torch, 3.0 GB with the CUDA build, which pip takes on Linux unless its configuration offers a CPU build",
-    "darwin": "0.3 GB",
-    "win32": "0.3 GB",
+    "linux": "0.5 GB with a CPU build of torch, 3.1 GB with the CUDA build, which pip takes on Linux unless its configuration offers a CPU build",
+    "darwin": "0.4 GB",
+    "win32": "0.4 GB",
 }
 
 
@@ -104,6 +107,49 @@ def install():
     STAMP.write_text(wanted, "utf-8")
 
 
+def wheelhouse(folder):
+    """Download into a folder every wheel that an install here takes: what requirements.lock names for this Python and system, and what builds the package."""
+    import tomllib
+
+    label, made_for = folder / LABEL, f"{kind()}, {lock_digest()}"
+    if folder.exists() and any(folder.iterdir()) and not label.exists():
+        sys.exit(f"{folder} is not empty and was not made by run.py; give a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    label.write_text("unfinished", "utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    extras = [line for extra in ("test", "tools") for line in project["project"]["optional-dependencies"][extra]]
+    wanted = [*project["project"]["dependencies"], *extras, *project["build-system"]["requires"], "editables"]  # the last is hatchling's for --editable
+    print(f"Download: about {DOWNLOAD.get(sys.platform, 'unknown')}.", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        make_venv(temporary)
+        command = [python_in(Path(temporary)), "-m", "pip", "download", "--only-binary", ":all:", "--dest", folder, "--constraint", LOCK]
+        if child(*command, *wanted):
+            sys.exit("pip could not download, see above; run this again when the cause is gone. What is there already is kept.")
+    label.write_text(made_for, "utf-8")
+    wheels = [path.stat().st_size for path in folder.glob("*.whl")]
+    print(f"{len(wheels)} wheels, {sum(wheels) / 1e9:.1f} GB, for {kind()}. There, beside this repository: python3 run.py install --wheelhouse DIR")
+    return 0
+
+
+def kind():
+    """What a wheelhouse is made for: wheels of one Python and one system do not fit another."""
+    return f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]} on {sysconfig.get_platform()}"
+
+
+def lock_digest():
+    return "lock " + hashlib.sha256("\n".join(LOCK.read_text("utf-8").split()).encode()).hexdigest()[:12]
+
+
+def offline(folder):
+    """The environment variables with which pip, here and in every child, takes wheels from a folder and nothing from a network."""
+    label = folder / LABEL
+    made_for = label.read_text("utf-8") if label.is_file() else "no wheelhouse"
+    if made_for != f"{kind()}, {lock_digest()}":
+        what = "is not finished; make it again" if made_for == "unfinished" else f"is {made_for}; needed is one for {kind()}, {lock_digest()}"
+        sys.exit(f"{folder} {what}: python3 run.py wheelhouse DIR")
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": folder.resolve().as_uri()}  # an address, since pip divides a path at its spaces
+
+
 def lesson(number):
     """The name of the lesson with this number: "03" is "03_out_of_memory"."""
     names = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -155,15 +201,24 @@ def conda_environment(pyproject, lock):
 def main(arguments):
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.error = lambda message: parser.exit(2, f"run.py: {message}\n")
-    parser.add_argument("verb", choices=["lab", "test", "install", "bench", "stress", "references", "lock"])
+    parser.add_argument("verb", choices=["lab", "test", "install", "wheelhouse", "bench", "stress", "references", "lock"])
     parser.add_argument("--only", metavar="NN", help="test, references: one lesson, by its number")
+    parser.add_argument("--wheelhouse", metavar="DIR", type=Path, help="install: take every wheel from this folder, and nothing from a network")
     known, options = parser.parse_known_args(arguments)
     if known.only is not None and known.verb not in ("test", "references"):
         parser.error(f"--only belongs to test and references, not to {known.verb}")
+    if known.wheelhouse is not None and known.verb != "install":
+        parser.error(f"--wheelhouse belongs to install, not to {known.verb}")
+    if known.verb == "wheelhouse":
+        if len(options) != 1 or options[0].startswith("-"):
+            parser.error("wheelhouse needs one folder, and nothing else")
+        return wheelhouse(Path(options[0]).resolve())
     if options and known.verb not in ("lab", "test"):
         parser.error(f"{known.verb} does not know {' '.join(options)}")
     if known.verb == "lock":
         return renew_lock()
+    if known.wheelhouse is not None:
+        os.environ.update(offline(known.wheelhouse))
     pytest = test_arguments(known.only, options) if known.verb == "test" else []
     only = ["--only", lesson(known.only)[:2]] if known.only is not None else []
     install()

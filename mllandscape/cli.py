@@ -1,4 +1,7 @@
-"""The command ``mllandscape``: open the lessons, look at the machine, estimate the memory of a training step, install pip, Poetry and uv."""
+"""The command ``mllandscape``: open the lessons, look at the machine, estimate the memory of a training step, install pip, Poetry and uv.
+
+What a workshop needs besides is in ``mllandscape.kit``.
+"""
 
 import argparse
 import json
@@ -9,6 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from mllandscape import BadInput, __version__, units
+from mllandscape.cuda.here import verdict_here
+from mllandscape.kit import verbs as kit
 from mllandscape.lessons import EXPERIMENTS, Experiment
 from mllandscape.machine import Gpu, Machine, look
 from mllandscape.memory.plan import CHOICES, LIMITS, MOST_PREFETCHED, PARALLEL_CHOICES, PARALLEL_LIMITS, TrainingPlan
@@ -16,6 +21,7 @@ from mllandscape.memory.plan import CHOICES, LIMITS, MOST_PREFETCHED, PARALLEL_C
 INSTALL = {
     "cuda": "an NVIDIA GPU with its driver, and a CUDA build of torch",
     "cxx": "a C++ compiler (Debian: apt install g++; macOS: xcode-select --install)",
+    "git": "git (Debian: apt install git)",
     "tools": "pip, Poetry and uv in an environment of their own: mllandscape tools",
     "rlimit_data": "Linux, or on Windows its Linux subsystem (WSL 2)",
 }
@@ -33,14 +39,16 @@ def main(arguments: list[str] | None = None) -> int:
         stream.reconfigure(errors="replace")  # a console that lacks a character shows a question mark instead of failing
     parser = _Parser(prog="mllandscape", description="Ten ML-engineering interview questions, answered by experiment.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"mllandscape {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="lab | doctor | estimate | tools")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _lab_options(verbs.add_parser("lab", help="open your own copies of the notebooks in JupyterLab", allow_abbrev=False))
     verbs.add_parser("doctor", help="what this machine has, and which experiments it runs live", allow_abbrev=False)
     _estimate_options(verbs.add_parser("estimate", help="memory of one training step, whether it fits, and what would make it fit", allow_abbrev=False))
     _tools_options(verbs.add_parser("tools", help="install pip, Poetry and uv beside mllandscape, for lessons 1 and 7", allow_abbrev=False))
+    _record_options(verbs.add_parser("record", help="run what needs a GPU, and keep it for machines without one", allow_abbrev=False))
+    kit.register(verbs)
     chosen = parser.parse_args(arguments)
     try:
-        return {"lab": lab, "doctor": doctor, "estimate": estimate, "tools": install_tools}[chosen.verb](chosen)
+        return ({"lab": lab, "doctor": doctor, "estimate": estimate, "tools": install_tools, "record": record_on_gpu} | kit.VERBS)[chosen.verb](chosen)
     except BadInput as error:
         print(f"mllandscape: {error}", file=sys.stderr)
         return 2
@@ -49,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _lab_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, default=Path("my_notebooks"), help="where your copies are; your work is never overwritten (my_notebooks)")
     parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    parser.add_argument("--copies-only", action="store_true", help="put the copies there and stop, for a JupyterLab or JupyterHub of your own")
 
 
 def lab(chosen: argparse.Namespace) -> int:
@@ -57,7 +66,9 @@ def lab(chosen: argparse.Namespace) -> int:
 
     folder = chosen.folder.resolve()
     copies = learner_copies(folder)
-    print(f"Your copies of the notebooks ({len(copies)}) are in {folder}. Stop with Ctrl-C.", flush=True)
+    print(f"Your copies of the notebooks ({len(copies)}) are in {folder}.{'' if chosen.copies_only else ' Stop with Ctrl-C.'}", flush=True)
+    if chosen.copies_only:
+        return 0
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, whatever other kernels the user has
     # Without a terminal JupyterLab lets an interrupt kill it, and its kernels go on; a termination stops both.
     signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
@@ -93,7 +104,8 @@ def diagnosis(machine: Machine) -> list[str]:
     build = f"torch is built for CUDA {gpu.cuda}" if gpu and gpu.cuda else "torch is a CPU build and cannot use it"
     lines += [f"GPU: {gpu.name}, {_capacity(gpu)}, compute capability {gpu.capability}, driver {gpu.driver}; {build}"] if gpu else []
     lines += ["packages: " + ", ".join(f"{name} {version or 'missing'}" for name, version in machine.packages.items())]
-    lines += [f"C++ compiler: {machine.cxx or 'missing'}; Chromium, for the browser test: {machine.chromium or 'missing'}"]
+    lines += [verdict_here(machine)]
+    lines += [f"C++ compiler: {machine.cxx or 'missing'}; git: {machine.git or 'missing'}; Chromium, for the browser test: {machine.chromium or 'missing'}"]
     missing: dict[str, None] = {}
     for number in dict.fromkeys(experiment.lesson for experiment in EXPERIMENTS):
         lines += ["", f"lesson {number}"]
@@ -163,6 +175,28 @@ def estimate(chosen: argparse.Namespace) -> int:
     answer = report(shape, TrainingPlan(**given), chosen.gpu)
     print(json.dumps(answer.to_json(), indent=2) if chosen.json else answer)
     return 0
+
+
+def _record_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="a part, or how names begin: 03.ladder, 02; as often as you like")
+    parser.add_argument("--list", action="store_true", help="name the parts, with the seconds that each takes, and run nothing")
+    parser.add_argument("--again", action="store_true", help="run a part again although its recording is there")
+    parser.add_argument("--folder", type=Path, help="where the recordings go (the package's own recordings/)")
+
+
+def record_on_gpu(chosen: argparse.Namespace) -> int:
+    """Run the parts that are not recorded yet. Exit status 1 if one of them failed; Ctrl-C keeps those that are done."""
+    from mllandscape import record, recorder
+
+    parts, folder = recorder.chosen(chosen.only), chosen.folder or record.FOLDER
+    if chosen.list:
+        print("\n".join(recorder.listed(parts, folder)))
+        return 0
+    try:
+        return 1 if recorder.run(parts, folder, chosen.again, lambda line: print(line, flush=True)) else 0
+    except KeyboardInterrupt:
+        print("mllandscape: stopped; the parts that are done are kept, and the same command goes on with the next.", file=sys.stderr)
+        return 130
 
 
 def _tools_options(parser: argparse.ArgumentParser) -> None:

@@ -142,7 +142,7 @@ def _check(content: dict, name: str) -> None:
     schema, digest = content["schema"], content.pop("digest")
     if type(schema) is int and schema > SCHEMA:
         raise BadInput(f"its layout has version {_short(schema)}, this mllandscape reads {SCHEMA}: update mllandscape.")
-    if type(schema) is not int or schema != SCHEMA:
+    if type(schema) is not int or schema < 1:  # every earlier layout stays readable; version 1 is the first
         raise BadInput(f"its layout has version {_short(schema)}, this mllandscape reads {SCHEMA}: record it again.")
     if digest != _digest(content):
         raise BadInput("it was changed after it was recorded (its digest differs): restore it, or record it again.")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from hypothesis import settings
 
+from tests import failed_cell
+
 _folder = tempfile.TemporaryDirectory(prefix="mllandscape-test-", ignore_cleanup_errors=True)
 _PRIVATE = ("MLLANDSCAPE_DATA", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
 
@@ -16,6 +18,11 @@ os.environ.pop("JUPYTER_PATH", None)
 # A slow machine is no failure.
 settings.register_profile("mllandscape", deadline=None)
 settings.load_profile("mllandscape")
+
+
+def pytest_configure(config):
+    """A hook of this file would see the items below this folder alone, and the notebooks are beside it."""
+    config.pluginmanager.register(failed_cell)
 
 
 def pytest_unconfigure():

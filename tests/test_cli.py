@@ -157,6 +157,8 @@ def fails_in_one_line(arguments: list[str], capsys) -> str:
         "estimate gpt2 --batch 0", "estimate gpt2 --batch two", "estimate gpt2 --batch 1.5", "estimate gpt2 --batch", "estimate gpt2 --unknown",
         "estimate gpt2 --precision fp8", "estimate gpt2 --optimizer lion", "estimate gpt2 --lora 0",
         "estimate gpt2 --optimizer adafactor --optimizer-impl fused", "estimate gpt2 --in-backward --accumulation 2",
+        "build", "build nonsense somewhere", "build html", "build html somewhere --only 99", "reset", "reset 3 --folder no/such/folder", "preflight surplus",
+        "progress", "progress import x", "progress export no/such/folder/x.json", "class", "class no/such/folder",
         "estimate gpt2 --gpu 80", "estimate gpt2 --gpu -1GB", "estimate gpt2 --gpu potato",
     ],
 )  # fmt: skip
@@ -222,6 +224,11 @@ def test_lab_listens_on_this_machine_only_with_a_token_and_asks_no_server_for_ne
     assert str(tmp_path / "mine") in capsys.readouterr().out
 
 
+def test_the_copies_alone_are_put_there_for_a_jupyterhub(started, tmp_path, capsys):
+    assert main(["lab", "--folder", str(tmp_path / "mine"), "--copies-only"]) == 0
+    assert started == [] and str(tmp_path / "mine") in capsys.readouterr().out
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert str(tmp_path / "file" / "mine") in fails_in_one_line(["lab", "--folder", str(tmp_path / "file" / "mine")], capsys)
@@ -240,6 +247,11 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.parametrize("code", ["import mllandscape", "import mllandscape.cli", "from mllandscape.memory import ModelShape, TrainingPlan, predict"])
 def test_importing_brings_in_nothing_heavy(code):
     assert modules_after(code).isdisjoint(HEAVY)
+
+
+def test_the_workshops_verbs_are_light_until_they_are_run():
+    kit = {name for name in modules_after("import mllandscape.cli") if name.startswith("mllandscape.kit")}
+    assert kit == {"mllandscape.kit", "mllandscape.kit.verbs"}
 
 
 def test_doctor_and_estimate_import_nothing_heavy():

@@ -118,10 +118,55 @@ def test_nbval_reads_every_rule_of_its_sanitizer():
 
     text = (Path(__file__).parent / "nbval.cfg").read_text(encoding="utf-8")
     rules = get_sanitize_patterns(text)
-    assert len(rules) == text.count("regex:") == 3
+    assert len(rules) == text.count("regex:") == 4
     picture = 'alt="26.0 GB" src="data:image/png;base64,iVBORw0KGgo/a+b=="'
     pairs = (("torch 2.13.0+cpu", "torch 2.13.0"), ("Python 3.12.4", "Python 3"), ("26.0 GB", "26.0 GB"), (picture, 'alt="26.0 GB" src="data:image/png"'))
     for before, after in pairs:
         for pattern, replacement in rules:
             before = re.sub(pattern, replacement, before)
         assert before == after
+
+
+# ---- the README's table of lessons ----
+
+README = """# x
+
+| notebook | the question | minutes | needs | |
+|---|---|---|---|---|
+| `01_a` | an old one? | 60 | CPU | ready |
+| `03_x` | as the README | words it? | 5 | something | being built |
+
+More `03_x` | text.
+"""
+FIRST = "# Lesson 3: a | title\n\n> A question?\n\n- one\n- two\n\n**Minutes:** 45\n\n**Needs:** a CPU with 2.5 GB. On a GPU more."
+
+
+def opened_by(path: Path, first: str) -> None:
+    nbformat.write(new_notebook(cells=[new_markdown_cell(first)]), path)
+
+
+def test_the_table_says_minutes_needs_and_state_as_the_notebooks_do(folder):
+    readme = README.replace("README | words", "README words")
+    opened_by(folder / "03_x.ipynb", FIRST)
+    opened_by(folder / "11_new.ipynb", FIRST.replace("Lesson 3", "Lesson 11"))
+    renewed = notebooks.with_table(readme)
+    assert "| `01_a` | an old one? | 60 | CPU | being built |" in renewed, "it has no notebook"
+    assert "| `03_x` | as the README words it? | 45 | a CPU with 2.5 GB | ready |" in renewed
+    assert "ready |\n| `11_new` | a \\| title | 45 | a CPU with 2.5 GB | ready |\n\nMore `03_x` | text.\n" in renewed
+    assert notebooks.with_table(renewed) == renewed
+
+
+def test_a_readme_without_the_table_and_a_cell_that_says_too_little_are_one_line(folder, capsys):
+    opened_by(folder / "03_x.ipynb", FIRST.replace("**Minutes:** 45", "").replace("> A", "A"))
+    for readme in ("# x", README):
+        with pytest.raises(BadInput, match="no table of lessons"):
+            notebooks.with_table(readme)
+    with pytest.raises(BadInput, match="no question and no minutes"):
+        notebooks.with_table(README.replace("README | words", "README words"))
+    assert notebooks.main(["table"]) == 1 and "README" in capsys.readouterr().err
+
+
+def test_the_readmes_table_is_what_the_notebooks_say():
+    readme = notebooks.FOLDER.parent / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    assert notebooks.with_table(text) == text, "run: python -m mllandscape.course.notebooks table"

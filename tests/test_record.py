@@ -256,3 +256,35 @@ class TestDataclasses:
 
         plan = TrainingPlan(batch=3, optimizer="sgd", optimizer_impl="fused")
         assert record.restore(TrainingPlan, json.loads(json.dumps(record.plain(plan)))) == plan
+
+
+VERSION_1 = """{
+ "data": {
+  "fits": true,
+  "peak": 405798912
+ },
+ "digest": "sha256:4bb97f69b77aaf043a316efbf5122826c91a885e91b9ec5d851181add871079b",
+ "name": "03.ladder",
+ "provenance": {
+  "command": "mllandscape record 03",
+  "cuda": "",
+  "date": "2026-11-01",
+  "device": "CPU",
+  "driver": "",
+  "kind": "recorded",
+  "python": "3.11.7",
+  "source": "",
+  "torch": "2.13.0"
+ },
+ "schema": 1
+}
+"""
+"""A whole file as version 1 wrote it. A later version still opens this very text."""
+
+
+@pytest.mark.parametrize("later", [0, 1])
+def test_a_recording_of_version_1_still_opens(later, tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "SCHEMA", record.SCHEMA + later)
+    (tmp_path / "03.ladder.json").write_text(VERSION_1, encoding="ascii")
+    opened = record.load("03.ladder", tmp_path)
+    assert opened.data == {"peak": 405_798_912, "fits": True} and str(opened) == "recorded on CPU, torch 2.13.0, 2026-11-01"

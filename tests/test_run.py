@@ -215,6 +215,94 @@ def test_an_environment_that_run_py_did_not_make_is_left_alone(house):
     assert house == [] and (run.VENV / "pyvenv.cfg").read_text() == "somebody's own"
 
 
+# ---- a room without a network ----
+
+
+@pytest.fixture
+def wheels(house, monkeypatch, tmp_path):
+    """A pip that makes two empty wheels instead of downloading them; its commands are in ``house``."""
+    counted = run.child
+
+    def child(*command):
+        if "venv" in command:
+            house.append([str(part) for part in command])
+            return 0
+        if "download" in command:
+            folder = Path(command[list(command).index("--dest") + 1])
+            for name in ("torch-2.13.0-cp311-none-linux_x86_64.whl", "uv-0.13.9-py3-none-any.whl"):
+                (folder / name).write_bytes(bytes(60_000_000))
+        return counted(*command)
+
+    monkeypatch.setattr(run, "child", child)
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "wheel house"
+
+
+def test_a_wheelhouse_is_downloaded_with_the_lock_as_constraints_and_the_tools_too(house, wheels, capsys):
+    assert run.main(["wheelhouse", str(wheels)]) == 0
+    venv, pip = house
+    assert pip[1:4] == ["-m", "pip", "download"] and pip[pip.index("--constraint") + 1] == str(run.LOCK) and pip[pip.index("--only-binary") + 1] == ":all:"
+    named = {Requirement(part).name for part in pip[pip.index("--constraint") + 2 :]}
+    assert named == {requirement.name for requirement in direct(PYPROJECT, "cuda")} | {"hatchling", "editables"} and {"torch", "poetry", "pytest"} <= named
+    assert "2 wheels, 0.1 GB" in capsys.readouterr().out and run.kind() in (wheels / run.LABEL).read_text()
+
+
+def test_an_install_from_a_wheelhouse_tells_every_pip_to_use_it_alone(house, wheels):
+    run.main(["wheelhouse", str(wheels)])
+    house.clear()
+    seen = []
+    counted = run.child
+    run.child = lambda *command: seen.append(run.environment()) or counted(*command)
+    try:
+        assert run.main(["install", "--wheelhouse", str(wheels)]) == 0
+    finally:
+        run.child = counted
+        found = {name: os.environ.pop(name) for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS")}
+    assert found == {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels.as_uri()} and " " not in found["PIP_FIND_LINKS"], "pip divides a list at its spaces"
+    assert len(seen) == 3 and all(environment.items() >= found.items() for environment in seen)
+
+
+def test_a_wheelhouse_of_another_python_system_or_lock_an_unfinished_one_and_none_are_refused(house, wheels, monkeypatch):
+    def refused() -> str:
+        with pytest.raises(SystemExit) as ending:
+            run.main(["install", "--wheelhouse", str(wheels)])
+        assert "\n" not in ending.value.code and "PIP_NO_INDEX" not in os.environ
+        return ending.value.code
+
+    assert "no wheelhouse" in refused()
+    run.main(["wheelhouse", str(wheels)])
+    monkeypatch.setattr(run.sysconfig, "get_platform", lambda: "win-amd64")
+    assert "needed is one for" in refused() and "win-amd64" in refused()
+    monkeypatch.undo()
+
+
+def test_a_changed_lock_needs_a_wheelhouse_of_its_own(house, wheels):
+    run.main(["wheelhouse", str(wheels)])
+    run.LOCK.write_text(run.LOCK.read_text("utf-8").replace("numpy==", "numpy==9."), "utf-8")
+    with pytest.raises(SystemExit, match="needed is one for"):
+        run.offline(wheels)
+
+
+def test_a_broken_download_is_told_kept_and_done_again(house, wheels, monkeypatch):
+    whole = run.child
+    monkeypatch.setattr(run, "child", lambda *command: int("download" in command))
+    with pytest.raises(SystemExit, match="pip could not download"):
+        run.main(["wheelhouse", str(wheels)])
+    with pytest.raises(SystemExit, match="is not finished"):
+        run.offline(wheels)
+    monkeypatch.setattr(run, "child", whole)
+    assert run.main(["wheelhouse", str(wheels)]) == 0 and run.offline(wheels)
+
+
+def test_a_folder_of_something_else_is_not_filled(house, wheels):
+    wheels.mkdir()
+    (wheels / "thesis.tex").write_text("mine")
+    with pytest.raises(SystemExit, match="was not made by run.py"):
+        run.main(["wheelhouse", str(wheels)])
+    assert house == [] and len(list(wheels.iterdir())) == 1
+
+
 # ---- verbs ----
 
 
@@ -226,9 +314,12 @@ def said(*arguments: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense"], [], ["lab", "--only", "03"], ["install", "surplus"], ["stress", "--fast"], ["lock", "--only", "3"], ["test", "--only"]],
+    [
+        ["nonsense"], [], ["lab", "--only", "03"], ["install", "surplus"], ["stress", "--fast"], ["lock", "--only", "3"], ["test", "--only"],
+        ["wheelhouse"], ["wheelhouse", "a", "b"], ["wheelhouse", "--fast"], ["lab", "--wheelhouse", "x"],
+    ],
     ids=" ".join,
-)
+)  # fmt: skip
 def test_a_wrong_call_is_one_line_and_status_2(arguments):
     status, error = said(*arguments)
     assert status == 2 and len(error.splitlines()) == 1 and error.startswith("run.py: "), error

@@ -38,6 +38,7 @@ from mllandscape.charts.parallel_coordinates import Axis, parallel_coordinates
 from mllandscape.charts.resolution import ResolutionRecord, ResolutionSteps, resolution
 from mllandscape.charts.schedule import KINDS, LANES, Gantt, GanttRecord, gantt
 from mllandscape.charts.table import Table
+from mllandscape.charts.trade_offs import TradeOffs, TradeOffsRecord, Way, shares
 
 __all__ = [
     "Axis",
@@ -78,9 +79,12 @@ __all__ = [
     "SKY",
     "TERMS",
     "Table",
+    "TradeOffs",
+    "TradeOffsRecord",
     "Transcript",
     "VERMILLION",
     "WIDTH",
+    "Way",
     "YELLOW",
     "bisection",
     "alarms",
@@ -104,6 +108,7 @@ __all__ = [
     "points",
     "resolution",
     "right_shares",
+    "shares",
     "side_by_side",
     "timeline",
 ]

@@ -30,12 +30,27 @@ def log_errors(rows: Mapping[str, Sequence[float]], *, title: str) -> Described:
         axes.axvline(0, color="black", linewidth=1.2, zorder=1)
         for place, errors in enumerate(rows.values()):
             shown = [max(-FARTHEST, min(FARTHEST, error)) for error in errors]
-            axes.plot(shown, _apart(shown, place), "o", color=base.BLUE, markeredgecolor="black", markeredgewidth=0.7, markersize=7, alpha=0.85, zorder=3, clip_on=False)
+            axes.plot(
+                shown,
+                _apart(shown, place),
+                "o",
+                color=base.BLUE,
+                markeredgecolor="black",
+                markeredgewidth=0.7,
+                markersize=7,
+                alpha=0.85,
+                zorder=3,
+                clip_on=False,
+            )
             middle = max(-FARTHEST, min(FARTHEST, statistics.median(errors)))
             axes.plot([middle, middle], [place - 0.4, place + 0.4], color=base.VERMILLION, linewidth=3, solid_capstyle="butt", zorder=2)
         ticks = range(-FARTHEST, FARTHEST + 1)
         axes.set_xticks(list(ticks), ["right" if tick == 0 else f"{'1/' if tick < 0 else ''}{2 ** abs(tick)}{'' if tick < 0 else '×'}" for tick in ticks])
-        axes.set(xlim=(-FARTHEST - 0.2, FARTHEST + 0.2), ylim=(len(rows) - 0.4, -0.6), xlabel="guess over answer; shaded: off by less than two times; bar: the median")
+        axes.set(
+            xlim=(-FARTHEST - 0.2, FARTHEST + 0.2),
+            ylim=(len(rows) - 0.4, -0.6),
+            xlabel="guess over answer; shaded: off by less than two times; bar: the median",
+        )
         axes.set_yticks(range(len(rows)), labels)
         axes.tick_params(left=False)
     return Described(drawn, base.sentence(title, [_words(name, errors) for name, errors in rows.items()]))
@@ -57,7 +72,8 @@ def _words(name: str, errors: Sequence[float]) -> str:
     far = sum(abs(error) > FARTHEST for error in errors)
     low = sum(error <= -1 for error in errors)
     edge = f", {far} off by more than {2**FARTHEST} times" if far else ""
-    return f"{name}: {len(errors)} guesses, {close} off by less than two times, {low} lower, {len(errors) - close - low} higher{edge}; median log2 error {statistics.median(errors):+.2f}."
+    counts = f"{close} off by less than two times, {low} lower, {len(errors) - close - low} higher{edge}"
+    return f"{name}: {len(errors)} guesses, {counts}; median log2 error {statistics.median(errors):+.2f}."
 
 
 def right_shares(rows: Mapping[str, tuple[int, int]], *, title: str) -> Described:

@@ -36,7 +36,7 @@ class TradeOffsRecord:
     lines: Sequence[str] = ()
 
 
-MARKS = (("o", base.BLUE), ("s", base.SKY), ("^", base.GREEN), ("D", base.ORANGE), ("P", base.VERMILLION), ("X", base.PURPLE))
+MARKS = (("o", base.BLUE), ("s", base.SKY), ("^", base.GREEN), ("D", base.ORANGE), ("P", base.VERMILLION))
 """For 0, 1, 2, … settings changed; the last one stands for more."""
 
 
@@ -46,7 +46,7 @@ class TradeOffs:
     height = 470.0
 
     def setup(self, figure: "Figure") -> None:
-        self._axes = axes = add_axes(figure, 80, 190, 18, 54)
+        self._axes = axes = add_axes(figure, 80, 212, 18, 54)
         axes.set(xlabel="memory of one rank at the peak, GiB", ylabel="step, seconds", xscale="log", yscale="log")
         axes.grid(color="#DDDDDD", linewidth=0.8, which="both")
         (self._beaten,) = axes.plot([], [], "o", color="#C8C8C8", markeredgecolor="#777777", markersize=5.5, animated=True)
@@ -54,12 +54,11 @@ class TradeOffs:
         (self._ring,) = axes.plot([], [], "o", markerfacecolor="none", markeredgecolor="black", markeredgewidth=2.2, markersize=19, animated=True)
         (self._card,) = axes.plot([], [], "--", color="black", linewidth=1.6, animated=True)
         self._name, self._end = lettering(axes, "black", "white"), lettering(axes, "black", "white")
-        handles = [*self._kept, self._beaten, self._ring]
         names = [*(f"{count}{' or more' if count == len(MARKS) - 1 else ''}" for count in range(len(MARKS))), "beaten by another", "the way chosen"]
         drawn = [axes.plot([], [], mark, color=colour, markeredgecolor="black", markersize=9)[0] for mark, colour in MARKS]
         drawn += [axes.plot([], [], "o", color="#C8C8C8", markeredgecolor="#777777", markersize=5.5)[0]]
         drawn += [axes.plot([], [], "o", markerfacecolor="none", markeredgecolor="black", markeredgewidth=2.2, markersize=13)[0]]
-        axes.legend(drawn, names[: len(handles)], title="settings changed", loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, alignment="left")
+        axes.legend(drawn, names, title="settings changed", loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, alignment="left")
 
     def limit(self, record: TradeOffsRecord) -> tuple[float, float, float, float]:
         if not record.ways or record.chosen not in range(len(record.ways)):
@@ -72,7 +71,7 @@ class TradeOffs:
         low, high, fast, slow = limit
         self._axes.set(xlim=(low, high), ylim=(fast, slow))
         for axis, (bottom, top) in ((self._axes.xaxis, (low, high)), (self._axes.yaxis, (fast, slow))):
-            ticks = [number * 10.0**power for power in range(-4, 6) for number in (1, 2, 5) if bottom <= number * 10.0**power <= top]
+            ticks = [number * 10.0**power for power in range(-4, 6) for number in (1, 1.5, 2, 3, 5, 7) if bottom <= number * 10.0**power <= top]
             axis.set_major_locator(FixedLocator(ticks))
             axis.set_minor_locator(NullLocator())
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -1,19 +1,24 @@
 """The notebooks as files: the learner's own copies, and the committed references that are re-executed and normalised.
 
-``python -m mllandscape.course.notebooks references [--only 03]`` runs every notebook in a fresh kernel without a GPU and stores its outputs.
+``python -m mllandscape.course.notebooks references [--only 03]`` runs every notebook in a fresh kernel without a GPU and stores its outputs;
+``table`` writes minutes and needs of each lesson, as its first cell says them, into the README's table.
 """
 
 import argparse
 import hashlib
+import json
 import os
+import re
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mllandscape import BadInput
 
-FOLDER = Path(__file__).parents[2] / "notebooks"  # beside the package, in the repository
+_PACKAGE = Path(__file__).parents[1]
+FOLDER = (_PACKAGE if (_PACKAGE / "notebooks").is_dir() else _PACKAGE.parent) / "notebooks"  # inside an installed package, beside it in the repository
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 IGNORED = "nbval-ignore-output"
 OUTPUT_OF = "output_of"  # in the metadata of such a cell: a digest of the source that gave its stored output
@@ -28,26 +33,73 @@ def sources(only: str = "") -> list[Path]:
     return chosen
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What the first cell of a notebook says; ``title`` is without "Lesson 3:", ``needs`` is the whole paragraph."""
+
+    title: str
+    question: str
+    objectives: tuple[str, ...]
+    minutes: int
+    needs: str
+
+
+def opening(source: str) -> Opening:
+    """Read the source of a notebook's first cell. Raises BadInput that names what it does not say."""
+    wanted = {"title": r"# (?:Lesson \d+: )?(.+)", "question": r"> (.+)", "minutes": r"\*\*Minutes:\*\* (\d+)", "needs": r"\*\*Needs:\*\* (.+)"}
+    found = {name: re.search(rf"^{pattern}", source, re.MULTILINE) for name, pattern in wanted.items()}
+    if missing := [name for name, match in found.items() if not match]:
+        raise BadInput(f"A notebook's first cell says no {' and no '.join(missing)}; lesson 3's is the pattern.")
+    texts = {name: match[1].strip() for name, match in found.items() if match}
+    return Opening(texts["title"], texts["question"], tuple(re.findall(r"^- (.+)", source, re.MULTILINE)), int(texts["minutes"]), texts["needs"])
+
+
+def with_table(readme: str) -> str:
+    """The text of the README with the table of lessons as the notebooks are now.
+
+    A lesson that has a notebook gets its minutes, the first sentence of its needs, and "ready"; its question stays as the README words it, and
+    is the notebook's title where it is new. A row without a notebook is "being built". Raises BadInput where the README has no such table.
+    """
+    rows = {match[1]: match[2].split(" | ") for match in re.finditer(r"^\| `(\d\d_\w+)` \| (.+) \|$", readme, re.MULTILINE)}
+    if not rows or any(len(cells) != 4 for cells in rows.values()):
+        raise BadInput("The README has no table of lessons with five columns: notebook, question, minutes, needs, state.")
+    table = re.compile(r"^(?:\| `\d\d_\w+` \| .+ \|\n)+", re.MULTILINE)
+    for name, cells in rows.items():
+        rows[name] = [*cells[:3], "being built"]
+    for path in sources():
+        first = opening("".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]))
+        said = (rows[path.stem][0] if path.stem in rows else first.title, first.needs.split(". ")[0].rstrip("."))
+        question, needs = (re.sub(r"(?<!\\)\|", r"\\|", text) for text in said)
+        rows[path.stem] = [question, str(first.minutes), needs, "ready"]
+    lines = [f"| `{name}` | {' | '.join(cells)} |\n" for name, cells in sorted(rows.items())]
+    return table.sub(lambda match: "".join(lines), readme, count=1)
+
+
 def learner_copies(folder: Path) -> list[Path]:
     """Put the learner's own copy of every notebook into ``folder``, without outputs and counts, and return the paths.
 
     A file that is there already is the learner's work and is never touched. Raises BadInput where the folder cannot be written.
     """
-    import nbformat
-
     copies = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for source in sources():
-            book = nbformat.read(source, as_version=4)
-            for cell in book.cells:
-                if cell.cell_type == "code":
-                    cell.outputs, cell.execution_count = [], None
             copies.append(folder / source.name)
-            write_new(copies[-1], nbformat.writes(normalised(book)) + "\n")
+            write_new(copies[-1], fresh_copy(source))
     except OSError as error:
         raise BadInput(f"Your copies cannot be written to {folder} ({error.strerror}); choose another folder.") from None
     return copies
+
+
+def fresh_copy(source: Path) -> str:
+    """A notebook's text as a learner begins with it: without outputs and counts."""
+    import nbformat
+
+    book = nbformat.read(source, as_version=4)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return nbformat.writes(normalised(book)) + "\n"
 
 
 def write_new(path: Path, text: str) -> bool:
@@ -135,11 +187,16 @@ def run(book: Any, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mllandscape.course.notebooks", description="Re-execute and normalise the committed notebooks.")
-    parser.add_argument("verb", choices=["references"])
-    parser.add_argument("--only", default="", metavar="03", help="the start of a notebook's name")
+    parser.add_argument("verb", choices=["references", "table"])
+    parser.add_argument("--only", default="", metavar="03", help="references: the start of a notebook's name")
+    chosen = parser.parse_args(arguments)
     try:
-        references(parser.parse_args(arguments).only)
-    except BadInput as error:
+        if chosen.verb == "table":
+            readme = FOLDER.parent / "README.md"
+            readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
+        else:
+            references(chosen.only)
+    except (BadInput, FileNotFoundError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0

@@ -21,7 +21,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """``kind`` is guess, quiz or exercise; ``key`` is lesson.name; ``day`` is its local date as 2026-11-23."""
+    """``kind`` is guess, answer, quiz or exercise; ``key`` is lesson.name; ``day`` is its local date as 2026-11-23."""
 
     kind: str
     key: str
@@ -53,24 +53,53 @@ def add(kind: str, key: str, value: Any) -> Entry:
 
 
 def read(kind: str, key: str) -> tuple[list[Entry], str]:
-    """Every entry of one kind and key, oldest first, and one line about files that could not be read, or "".
+    """Every entry of one kind and key, oldest first, and one line about files that could not be read, or ""."""
+    found, note = entries()
+    return [entry for entry in found if (entry.kind, entry.key) == (kind, key)], note
 
-    An unreadable file is set aside under a name with today's date and kept. An entry of a newer version is left alone.
+
+def entries() -> tuple[list[Entry], str]:
+    """Every entry, oldest first, and one line about files that could not be read, or "".
+
+    An unreadable file is set aside under a name with today's date and kept. An entry of a newer version is left alone and said.
     """
-    entries, aside = [], 0
+    found, aside, newer = [], 0, 0
     for path in sorted(folder().glob("*.json")):
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            if fields["schema"] != SCHEMA:
-                continue
-            entry = Entry(*(fields[name] for name in ("kind", "key", "value", "day")))
+            entry = parse(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             continue  # another notebook has just set it aside
-        except (OSError, ValueError, KeyError, TypeError):
+        except Newer:
+            newer += 1
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             with contextlib.suppress(OSError):
                 path.rename(path.with_suffix(f".unreadable-{date.today().isoformat()}"))
             aside += 1
         else:
-            if (entry.kind, entry.key) == (kind, key):
-                entries.append(entry)
-    return entries, f"{aside} unreadable progress file(s) set aside in {folder()}; nothing else is lost." if aside else ""
+            found.append(entry)
+    notes = [f"{aside} unreadable progress file(s) set aside in {folder()}; nothing else is lost."] if aside else []
+    notes += [f"{newer} progress file(s) in {folder()} are of a newer mllandscape and left alone; update to see them."] if newer else []
+    return found, " ".join(notes)
+
+
+class Newer(BadInput):
+    """What was written by a later version than this one can read."""
+
+
+def parse(fields: Any) -> Entry:
+    """An entry from its JSON, of this version or an earlier one. Raises Newer for a later one, and KeyError or TypeError for what is none.
+
+    Version 1 has the four fields of Entry. A version 2 would be told apart here, and version 1 still read.
+    """
+    version(fields)
+    return Entry(*(fields[name] for name in ("kind", "key", "value", "day")))
+
+
+def version(fields: Any) -> int:
+    """The schema of a progress file's JSON. Raises Newer for one above ``SCHEMA``, and KeyError or TypeError where there is none."""
+    schema = fields["schema"]
+    if type(schema) is not int or schema < 1:
+        raise TypeError("a schema is a whole number from 1 on")
+    if schema > SCHEMA:
+        raise Newer(f"its layout has version {schema}, this mllandscape reads {SCHEMA}: update mllandscape.")
+    return schema

@@ -3,11 +3,13 @@
 import html
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from mllandscape import BadInput
 from mllandscape.course import progress
 from mllandscape.course.shown import Shown
+from mllandscape.course.withheld import filled
 
 
 def guess(key: str, question: str, *, unit: str = "", options: Sequence[str] | None = None, low: float | None = None, high: float | None = None) -> Shown:
@@ -100,11 +102,17 @@ def reveal(key: str, answer: float | str, unit: str = "", *, explain: str = "") 
     """Show the answer that the cells above have computed, and in the HTML the learner's guess beside it, with its error.
 
     The plain text is ``Answer <key>: <answer>`` with four significant digits and the explanation. Without a guess it says so and goes on.
+    Beside a guess the answer is stored too, so that both can be compared later without running the lesson again.
     """
+    (explain,) = filled(reveal, key, explain=explain)
     if isinstance(answer, float) and not math.isfinite(answer):
         raise BadInput(f"Answer {key}: {answer} is no answer; pass a finite number in {unit or 'its unit'}, or the option's text.")
     text = f"Answer {key}: {amount(answer, unit)}.{f' {explain}' if explain else ''}"
     entries, note = progress.read("guess", key)
+    found = {"answer": answer if isinstance(answer, str) else float(answer), "unit": unit}
+    if entries and [entry.value for entry in progress.read("answer", key)[0]][-1:] != [found]:
+        with suppress(BadInput):  # a folder that cannot be written is said when a guess is committed
+            progress.add("answer", key, found)
     if not entries:
         beside = "You committed no guess; the next one teaches more if you do."
     else:
@@ -118,6 +126,7 @@ def reveal(key: str, answer: float | str, unit: str = "", *, explain: str = "") 
 
 def quiz(key: str, question: str, options: Sequence[str], answer: str, why: str) -> Shown:
     """One choice among ``options``; the panel says whether it is right and why, and every try is stored. The plain text gives nothing away."""
+    answer, why = filled(quiz, key, answer=answer, why=why)
     if answer not in options or len(set(options)) != len(options) or len(options) < 2:
         raise BadInput(f"Quiz {key}: the answer {answer!r} must be one of two or more different options, which are {', '.join(options)}.")
     text = f"Quiz {key}: {question} (" + "; ".join(f"{letter}. {option}" for letter, option in zip("abcdefgh", options, strict=False)) + ")"

@@ -7,6 +7,7 @@ from string import Formatter
 
 from mllandscape import BadInput
 from mllandscape.course.shown import Shown
+from mllandscape.course.withheld import filled
 
 WORDS = range(180, 261)  # 90 seconds at 120 to 173 words a minute
 
@@ -19,6 +20,9 @@ def spoken(
     Below it stand what the interviewer listens for, what speaks against a candidate, and two follow-up questions. Raises BadInput for a
     missing number, for a template that names none, and for a length outside 180 to 260 words.
     """
+    template, listens_for, red_flags, follow_ups = filled(
+        spoken, key, template=template, listens_for=listens_for, red_flags=red_flags, follow_ups=follow_ups
+    )
     try:
         fields = [field for field in Formatter().parse(template) if field[1] is not None]
     except ValueError as error:

@@ -1,0 +1,76 @@
+"""What is printed when a notebook fails under nbval: a notebook that fails on purpose, run as ``run.py test`` runs them."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).parents[1]
+FIGURE = """class Figure:
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"text/plain": "Peak 3 GB.", "text/html": '<figure><img alt="Peak 3 GB." src="data:image/png;base64,QUJD"></figure>'}
+Figure()"""
+
+
+def test_a_failed_notebook_names_its_cell_and_shows_a_unified_diff(tmp_path):
+    table = [f"line {number} of a long table" for number in range(40)]
+    cells = [
+        new_markdown_cell("# Title"),
+        new_code_cell("1 + 1", id="fine", outputs=[new_output("execute_result", data={"text/plain": "2"})]),
+        new_code_cell(
+            'for n in range(40):\n    print("line", n, "of a long table")',
+            id="differs",
+            outputs=[new_output("stream", text="\n".join(table).replace("31", "13") + "\n")],
+        ),
+        new_code_cell(
+            FIGURE,
+            id="figure",
+            outputs=[
+                new_output(
+                    "execute_result", data={"text/plain": "Peak 4 GB.", "text/html": '<figure><img alt="Peak 4 GB." src="data:image/png;base64,Q"></figure>'}
+                )
+            ],
+        ),
+        new_code_cell("def halve(x):\n    return x / 0\n\nhalve(3)", id="raises"),
+        new_code_cell("print(2)", id="surplus"),
+    ]
+    for cell in cells[1:]:
+        cell.execution_count = 1
+    for name in ("notebooks", "tests"):
+        (tmp_path / name).mkdir()
+    for name in ("__init__.py", "conftest.py", "failed_cell.py", "nbval.cfg"):
+        shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
+    (tmp_path / "tests" / "test_nothing.py").write_text("def test_nothing(): pass\n")
+    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "03_x.ipynb")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--nbval",
+        "--nbval-current-env",
+        "--nbval-sanitize-with",
+        "tests/nbval.cfg",
+    ]
+    ended = subprocess.run([*command, "tests", "notebooks"], cwd=tmp_path, capture_output=True, text=True)
+    out = ended.stdout
+    assert ended.returncode == 1 and "4 failed, 2 passed" in out and "\x1b" not in out and "base64" not in out.partition("code cell 3")[2].partition("+++")[2]
+
+    differs, figure, raises, surplus = out.split("03_x.ipynb, code cell ")[1:5]
+    assert differs.startswith("2 of 5 (cell 3 of the notebook, id differs): Cell outputs differ\n\n    for n in range(40):\n")
+    assert "--- stored stdout\n+++ got stdout\n" in differs and "\n-line 13 of a long table\n+line 31 of a long table\n" in differs
+    assert "line 2 of" not in differs and "failed before it" not in differs
+    assert (
+        "Code cell 2 failed before it; read that one first." in figure
+        and "-Peak 4 GB.\n+Peak 3 GB.\n" in figure
+        and "text/html" not in figure.partition("--- stored")[2]
+    )
+    assert "ZeroDivisionError: division by zero" in raises and "return x / 0" in raises
+    assert "--- stored stdout (only got)\n" in surplus and "\n+2\n" in surplus
