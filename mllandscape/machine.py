@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mllandscape import units
 
-PACKAGES = ("accelerate", "bitsandbytes", "ipywidgets", "jupyterlab", "matplotlib", "numpy")
+PACKAGES = ("accelerate", "bitsandbytes", "dvc", "ipywidgets", "jupyterlab", "matplotlib", "mlflow-skinny", "numpy", "scikit-learn", "wandb")
 COMPILERS = ("c++", "g++", "clang++", "cl")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 

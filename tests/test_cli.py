@@ -70,10 +70,10 @@ def test_missing_packages_are_named_with_one_line_that_installs_them():
     assert [line for line in diagnosis(machine) if "pip install" in line] == ["to install what is missing: python -m pip install bitsandbytes accelerate"]
 
 
-def test_without_torch_only_the_arithmetic_and_the_package_tools_run():
+def test_without_torch_only_what_does_not_need_it_runs():
     live = [name for name, status in statuses(replace(LAPTOP, torch=None)).items() if status.startswith("live")]
-    with_tools = [experiment.name for experiment in lessons.EXPERIMENTS if "tools" in experiment.needs]
-    assert live and all("arithmetic" in name for name in set(live) - set(with_tools))
+    others = {experiment.name for experiment in lessons.EXPERIMENTS if experiment.needs and "torch" not in experiment.needs}
+    assert live and all("arithmetic" in name for name in set(live) - others)
 
 
 def test_a_recorded_experiment_is_shown_as_recorded(monkeypatch):

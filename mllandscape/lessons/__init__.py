@@ -47,4 +47,9 @@ EXPERIMENTS = (
     Experiment("08", "failures provoked, torch's own check, int8 on the CPU", needs=("torch",)),
     Experiment("08", "error 35 from real CUDA runtimes, ptxas and NVRTC refusing", needs=("torch",), recording="cuda_mismatch_failures"),
     Experiment("08", "errors 209 and 222 and the JIT on a GPU", needs=("torch", "cuda"), recording="cuda_mismatch_gpu"),
+    Experiment("09", "the usual snippet, and MLflow today", needs=("torch", "git")),
+    Experiment("09", "20 runs recorded, lost and brought back", needs=("torch", "git")),
+    Experiment("09", "what Weights & Biases and DVC keep", needs=("wandb", "dvc"), recording="model_versioning_tools"),
+    Experiment("10", "guesses against answers, fresh questions, costs of each choice, by arithmetic"),
+    Experiment("10", "an incident solved from evidence", needs=("torch",)),
 )
