@@ -39,6 +39,9 @@ class TradeOffsRecord:
 MARKS = (("o", base.BLUE), ("s", base.SKY), ("^", base.GREEN), ("D", base.ORANGE), ("P", base.VERMILLION))
 """For 0, 1, 2, … settings changed; the last one stands for more."""
 
+DIGITS = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9))
+"""Ticks of a decade, from few to many: the fewest that give an axis three."""
+
 
 class TradeOffs:
     """The live chart of a panel. Filled markers are the Pareto set, small grey ones are beaten; the ring is the way chosen. See Panel for the four methods."""
@@ -71,7 +74,10 @@ class TradeOffs:
         low, high, fast, slow = limit
         self._axes.set(xlim=(low, high), ylim=(fast, slow))
         for axis, (bottom, top) in ((self._axes.xaxis, (low, high)), (self._axes.yaxis, (fast, slow))):
-            ticks = [number * 10.0**power for power in range(-4, 6) for number in (1, 1.5, 2, 3, 5, 7) if bottom <= number * 10.0**power <= top]
+            for digits in DIGITS:
+                ticks = [digit * 10.0**power for power in range(-4, 6) for digit in digits if bottom <= digit * 10.0**power <= top]
+                if len(ticks) >= 3:
+                    break
             axis.set_major_locator(FixedLocator(ticks))
             axis.set_minor_locator(NullLocator())
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
