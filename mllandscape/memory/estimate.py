@@ -86,7 +86,11 @@ def _in_order_of_cost(moves: list[_Move]) -> list[tuple[_Move, ...]]:
 
 
 def _with(plan: TrainingPlan, moves: Iterable[_Move]) -> TrainingPlan:
-    return plan.but(**{field: value for move in moves for field, value in move.fields.items()})
+    return plan.but(**_fields(moves))
+
+
+def _fields(moves: Iterable[_Move]) -> dict[str, object]:
+    return {field: value for move in moves for field, value in move.fields.items()}
 
 
 def _gentlest_split(shape: ModelShape, plan: TrainingPlan, batch: int, limit: int) -> TrainingPlan:
@@ -118,7 +122,7 @@ def cheapest_changes(shape: ModelShape, plan: TrainingPlan, card: str | int, n: 
     for combo in _in_order_of_cost([move for move in moves if move.cost]):
         if len(found) == n:
             break
-        if any(set(smaller) <= set(combo) for smaller in found):
+        if any(_fields(smaller).items() <= _fields(combo).items() for smaller in found):
             continue
         changes_optimizer = any("optimizer" in move.fields for move in combo)
         free = [move for move in moves if not move.cost and not (changes_optimizer and "optimizer_impl" in move.fields)]
