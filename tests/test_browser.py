@@ -1,17 +1,17 @@
 """Real Chromium: each notebook's panel answers to mouse and keyboard, and its export shows the panel to readers without a kernel.
 
-Of the notebooks but one only the cells that the panel needs are run here; nbval runs them all, and ``run.py stress`` all of them in the browser.
+Here some panels are moved, in notebooks cut down to the cells that the panel needs: nbval runs every cell, and ``run.py stress`` runs every notebook whole
+in the browser and moves its panel.
 """
 
 import ast
 import json
 import os
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from nbconvert import HTMLExporter
 
 from tests.browser import Lab, browser, menu, missing, wait_for
 
@@ -36,7 +36,8 @@ def panel_outputs(book: dict) -> list[dict]:
     return found
 
 
-WHOLE = "03_out_of_memory.ipynb"
+MOVED = ("03_out_of_memory.ipynb", "05_fsdp_downsides.ipynb", "08_cuda_mismatch.ipynb", "10_key_takeaways.ipynb")
+"""Panels of four kinds (bars, lanes, a grid, a scatter) whose cells take no time to speak of."""
 
 
 def for_the_panel(book: dict) -> dict:
@@ -67,9 +68,9 @@ def lab(tmp_path_factory):
     if reason := missing():
         pytest.skip(reason)
     notebooks = tmp_path_factory.mktemp("notebooks")
-    for path in NOTEBOOKS.glob("*.ipynb"):
+    for path in map(NOTEBOOKS.joinpath, MOVED):
         book = json.loads(path.read_text(encoding="utf-8"))
-        (notebooks / path.name).write_text(json.dumps(book if path.name == WHOLE else for_the_panel(book)), encoding="utf-8")
+        (notebooks / path.name).write_text(json.dumps(for_the_panel(book)), encoding="utf-8")
     with Lab(notebooks, tmp_path_factory.mktemp("lab")) as lab:
         yield lab
 
@@ -129,7 +130,7 @@ class LivePanel:
         self.page.keyboard.press(key)
 
 
-@pytest.mark.parametrize("name", PANELS)
+@pytest.mark.parametrize("name", MOVED)
 def test_the_panel_answers_to_mouse_and_keyboard_in_jupyterlab(lab, chromium, screenshots, name):
     page = chromium.new_page(viewport={"width": 1400, "height": 1000})
     try:
@@ -184,16 +185,13 @@ class Export(HTMLParser):
 
 
 @pytest.mark.parametrize("name", PANELS)
-def test_the_html_export_shows_the_panel_as_a_described_figure(tmp_path, name):
+def test_the_html_export_shows_the_panel_as_a_described_figure(name):
     book = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))
     stored = [output.get("data", {}) for cell in book["cells"] for output in cell.get("outputs", [])]
     assert not any(WIDGET_VIEW in data for data in stored), "a widget view is stored, an error to readers without a kernel: python3 run.py references"
     panels = ["".join(data["text/html"]) for data in panel_outputs(book)]
     assert panels, "no output of the section Panel is a described figure"
-    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", str(tmp_path), str(NOTEBOOKS / name)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | {"JUPYTER_NO_CONFIG": "1"})
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / name).with_suffix(".html").read_text(encoding="utf-8")
+    page, _ = HTMLExporter().from_filename(str(NOTEBOOKS / name))
     export = Export()
     export.feed(page)
     assert "No description has been provided" not in page
