@@ -1,13 +1,15 @@
 """Lesson 3: the ladder on real tensors, the small experiments, the panel at its limits, the exercises and the recorded traces."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
-from mllandscape import BadInput, record, sandbox
+from mllandscape import BadInput, machine, record, sandbox
 from mllandscape.lessons import out_of_memory as lesson
 from mllandscape.memory import ModelShape, TrainingPlan, predict
 from mllandscape.memory.cards import capacity
+from mllandscape.memory.measure import Measured
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,32 @@ def test_recorded_traces_agree_with_todays_predictions():
 def test_without_a_gpu_one_line_says_so(monkeypatch):
     monkeypatch.setattr(record, "load", lambda name: None)
     assert "none here" in lesson.gpu_line() and "\n" not in lesson.gpu_line()
+
+
+def climbed_on_a_cpu(*_, **__):
+    rung = {"rung": "as it is", "ending": "out of memory", "requested": 5, "message": "CPU", "losses": []}
+    return sandbox.Outcome("ok", [{"rungs": [rung], "batch_sizes": []}])
+
+
+def test_with_a_gpu_the_first_out_of_memory_is_met_there(monkeypatch):
+    message = "CUDA out of memory. Tried to allocate 64.00 MiB. GPU 0 has a total capacity of 8.00 GiB of which 7.00 GiB is free. 230.00 MiB allowed; "
+    gpu = machine.Gpu("Some GPU", 8 * 2**30, "8.6", "580", "13.0")
+    met = Measured(shape=lesson.ACTIVATIONS.shape, plan=lesson.ACTIVATIONS.plan, ending="out of memory", message=message, parts=lesson.take_apart(message))
+    monkeypatch.setattr(sandbox, "call", climbed_on_a_cpu)
+    monkeypatch.setattr(machine, "look", lambda torch=False: SimpleNamespace(gpu=gpu))
+    monkeypatch.setattr(lesson, "measure", lambda shape, plan, budget, history: met)
+    rung = lesson.climb(lesson.ACTIVATIONS)[lesson.ACTIVATIONS.name]["rungs"][0]
+    assert (rung["message"], rung["requested"]) == (message, 64 * 2**20) and "Some GPU" in lesson.gpu_line()
+
+
+def test_with_a_gpu_that_torch_cannot_use_the_cpus_message_stays(monkeypatch):
+    def refused(*_, **__):
+        raise BadInput("no CUDA GPU that torch can use here")
+
+    monkeypatch.setattr(sandbox, "call", climbed_on_a_cpu)
+    monkeypatch.setattr(machine, "look", lambda torch=False: SimpleNamespace(gpu=machine.Gpu("Some GPU", None, None, None, None)))
+    monkeypatch.setattr(lesson, "measure", refused)
+    assert lesson.climb(lesson.ACTIVATIONS)[lesson.ACTIVATIONS.name]["rungs"][0]["message"] == "CPU"
 
 
 @pytest.fixture(scope="module")

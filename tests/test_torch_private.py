@@ -1,6 +1,7 @@
 """The private torch APIs do what the tracker needs of them; a failure here names the torch that broke one."""
 
 import importlib
+import inspect
 import re
 import sys
 from contextlib import contextmanager
@@ -164,3 +165,33 @@ def test_torchs_own_check_warns_of_a_gpu_that_a_build_has_no_code_for():
     told = private.capability_warning("13.0", ["sm_75", "sm_80", "sm_90"], "Tesla V100", 70)
     assert "Tesla V100 which is of compute capability (CC) 7.0" in told and "does not include kernels for this GPU" in told and "cu126" in told, BROKEN
     assert private.capability_warning("13.0", ["sm_75", "sm_80", "sm_90"], "A100", 80) == "", BROKEN
+
+
+def test_the_allocators_history_is_recorded_listed_and_stopped(monkeypatch):
+    """Without a GPU: torch's functions are there and take these arguments; what they give is as it was read off torch 2.11 and 2.13."""
+    recording, snapshot = torch.cuda.memory._record_memory_history, torch.cuda.memory._snapshot
+    inspect.signature(recording).bind(enabled="all", context=None, stacks="python", max_entries=10)
+    inspect.signature(snapshot).bind()
+    entry = {"action": "alloc", "addr": 4096, "size": 2800, "stream": 0, "time_us": 1_795_532_474_926_168, "compile_context": "N/A", "user_metadata": ""}
+    told = []
+    monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", lambda **given: told.append(given["enabled"]))
+    monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda: {"segments": [], "device_traces": [[entry]]})
+    with private.memory_history() as so_far:
+        assert so_far() == [("alloc", 2800, entry["time_us"])] and told == ["all"]
+    assert told == ["all", None]
+    monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda: {"segments": []})
+    with private.memory_history() as so_far, pytest.raises(BadInput, match="private API"):
+        so_far()
+    with pytest.raises(ZeroDivisionError), private.memory_history():
+        raise ZeroDivisionError
+    assert told == ["all", None] * 3
+
+
+def test_workspaces_are_let_go_of(monkeypatch):
+    cleared = []
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: cleared.append(1), raising=False)
+    private.forget_workspaces()
+    assert cleared == [1]
+    monkeypatch.delattr(torch._C, "_cuda_clearCublasWorkspaces")
+    with pytest.raises(BadInput, match="private API"):
+        private.forget_workspaces()

@@ -4,11 +4,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import cache
 
-from mllandscape import BadInput, charts, record, sandbox, units
+from mllandscape import BadInput, charts, machine, record, sandbox, units
 from mllandscape.course import exercise
 from mllandscape.memory import ModelShape, TrainingPlan, predict
+from mllandscape.memory.accuracy import drifted, expected
 from mllandscape.memory.cards import capacity
+from mllandscape.memory.measure import Card, Measured, Wanted, card, measure_each
 from mllandscape.memory.sharding import collectives, counts
 from mllandscape.panel import Panel
 
@@ -114,6 +117,74 @@ def one_rank_of_many(live: Mapping[int, object]) -> list[tuple[str, dict[str, fl
         predicted = predict(ModelShape.preset(entry["model"]), RECIPE.but(ranks=entry["ranks"])).allocated
         rows.append((label, {"predicted": predicted, "traced": now.allocated if now else entry["allocated"]}))
     return rows
+
+
+# -- one rank on one real GPU: what it allocates, without the other ranks --------------------------------------------------------------
+
+GPU_RECORDING = "ddp_vs_fsdp_gpu"
+
+SIDE_BY_SIDE = ModelShape.of_size(1.5e9)
+"""What is trained under every strategy; in bf16, so that even DDP's step fits a card of 24 GB."""
+
+ONE_RANK = {
+    "DDP": {"strategy": "ddp", "ranks": 8},
+    "DDP, gradients as views": {"strategy": "ddp", "ranks": 8, "gradient_as_bucket_view": True},
+    "ZeRO-2": {"strategy": "zero2", "ranks": 8},
+    "FSDP": {"strategy": "fsdp", "ranks": 8},
+    "FSDP, all resharded": {"strategy": "fsdp", "ranks": 8, "reshard_after_forward": True},
+    "FSDP, no prefetch": {"strategy": "fsdp", "ranks": 8, "prefetch": 0},
+    "FSDP, root only": {"strategy": "fsdp", "ranks": 8, "wrap": "root"},
+    "HSDP, 2 × 4": {"strategy": "hsdp", "ranks": 8, "shard_group": 4},
+}
+
+
+def plan_gpu(card: Card) -> dict | None:
+    """The ranks that this card has the bytes for: one of 8 under every strategy, and 1 of 8 and of 64 of the MODELS. None if none fits, or without numpy."""
+    if "numpy" not in card.packages:  # torch's fake process group imports it
+        return None
+    plain = TrainingPlan(precision="bf16", optimizer_impl="fused", checkpointing="full")
+    wanted = {f"{SIDE_BY_SIDE.name}, one GPU": Wanted(SIDE_BY_SIDE, plain)}
+    wanted |= {f"{SIDE_BY_SIDE.name}, {name}": Wanted(SIDE_BY_SIDE, plain.but(**changes)) for name, changes in ONE_RANK.items()}
+    wanted |= {f"{name}, FSDP, 1 of {ranks}": Wanted(ModelShape.preset(name), RECIPE.but(ranks=ranks)) for name in MODELS for ranks in RANKS[:2]}
+    fitting = {name: one for name, one in wanted.items() if predict(one.shape, one.plan).reserved.low <= 0.9 * card.free}
+    return {"ranks": {name: record.plain(one) for name, one in fitting.items()}} if fitting else None
+
+
+def run_gpu(plan: dict, say: Callable[[str], None], seconds: float) -> dict:
+    """One rank's step for real, each in turn: what was measured, and what was then predicted of it (bytes).
+
+    Each is rank 0 of a process group of which only rank 0 exists: nothing is sent, and NCCL's own buffers are missing.
+    """
+    wanted = {name: record.restore(Wanted, one) for name, one in plan["ranks"].items()}
+    measured = measure_each(list(wanted.values()), seconds=seconds, progress=say)
+    return {"ranks": [{"rank": name, "measured": one.to_json(), "expected": expected(one)} for name, one in zip(wanted, measured, strict=True)]}
+
+
+def check_gpu(data: dict) -> list[str]:
+    """Which predictions have moved away from what was measured since it was recorded."""
+    measured = [(rank, Measured.from_json(rank["measured"])) for rank in data["ranks"]]
+    told = [f"{rank['rank']}: {one.ending}, {one.message.partition(chr(10))[0]}" for rank, one in measured if not one.ok]
+    return told + list(filter(None, (drifted(rank["rank"], one, rank["expected"]) for rank, one in measured if one.ok)))
+
+
+@cache
+def gpu_run() -> record.Recording | None:
+    """One rank of many on a GPU: run now where torch can use one, which takes a minute or two, else as recorded; None where neither is to be had."""
+    if machine.look().gpu:
+        with suppress(BadInput):
+            there = card()
+            if plan := plan_gpu(there):
+                return record.Recording(GPU_RECORDING, run_gpu(plan, lambda _: None, 900), there.provenance("mllandscape record --only 04.ranks"))
+    return record.load(GPU_RECORDING)
+
+
+def gpu_ranks() -> charts.Described | None:
+    """Predicted beside measured for one rank on a GPU, with the card and the day in the title; None where no GPU has run it."""
+    if not (ran := gpu_run()):
+        return None
+    measured = {rank["rank"]: Measured.from_json(rank["measured"]) for rank in ran.data["ranks"]}
+    rows = [(name, {"predicted": expected(one), "measured": one.allocated}) for name, one in measured.items() if one.ok]
+    return charts.side_by_side(rows, title=f"One rank's peak on a GPU, workspaces included; {ran}")
 
 
 VISIBLE = ModelShape(style="llama", layers=8, hidden=2048, heads=16, vocab=8192, name="0.4B Llama")

@@ -2,17 +2,22 @@
 
 import contextlib
 import gc
-import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import cache
 
 from mllandscape import BadInput, charts, machine, record, sandbox, units
 from mllandscape.course import exercise
-from mllandscape.memory import MemoryProfile, ModelShape, TrainingPlan, predict
+from mllandscape.memory import MemoryProfile, ModelShape, TrainingPlan, card_ladder, measure, predict
+from mllandscape.memory.accuracy import expected
+from mllandscape.memory.card_ladder import search_batch_size
 from mllandscape.memory.cards import capacity
 from mllandscape.memory.estimate import cheapest_changes
+from mllandscape.memory.measure import Measured, card
+from mllandscape.memory.measure import take_apart as take_apart  # what the notebook reads messages with
+from mllandscape.memory.profile import Moment
 from mllandscape.panel import Panel
 
 MODEL_STATES = ("parameters", "master weights", "gradients", "optimizer states")
@@ -86,9 +91,9 @@ def climb(*ladders: Ladder, progress: Callable[[str], None] | None = None) -> di
     """Run every rung of each ladder for real: {ladder: {"rungs": [...], "batch_sizes": [...]}}.
 
     A rung has "rung", "ending", "allocated", "requested", "message" and "losses". In one child process, which takes the
-    budgets one after another. On a CUDA machine the child is capped on the GPU; elsewhere the budget is the operating
-    system's, or the tracker's own. ``allocated`` (bytes) is the peak of live tensors; None after an out-of-memory, whose
-    failed allocation is ``requested``. ``batch_sizes`` are those that accelerate tried, the last one ran.
+    budgets one after another: the operating system's, or the tracker's own. ``allocated`` (bytes) is the peak of live tensors; None after an
+    out-of-memory, whose failed allocation is ``requested``. ``batch_sizes`` are those that accelerate tried, the last one ran.
+    Where there is a CUDA GPU, the first rung of the first ladder runs out of memory once more there, and its message is that one's.
     """
     outcome = sandbox.call(
         "mllandscape.lessons.out_of_memory:climb_here",
@@ -100,12 +105,17 @@ def climb(*ladders: Ladder, progress: Callable[[str], None] | None = None) -> di
             {"shape": ladder.shape.to_json(), "plan": ladder.plan.to_json(), "budget": ladder.budget, "changes": ladder.changes, "search": ladder.search}
             for ladder in ladders
         ],
-        on_gpu=machine.look(torch=True).gpu is not None,
     )
     if not outcome.ok:
         why = outcome.message.partition("\n")[0] or outcome.error_type
         raise BadInput(f"the ladder ended with {outcome.ending}: {why}; free some memory and run the cell again.")
-    return {ladder.name: climbed for ladder, climbed in zip(ladders, outcome.value, strict=True)}
+    climbed = {ladder.name: found for ladder, found in zip(ladders, outcome.value, strict=True)}
+    if machine.look().gpu:
+        with contextlib.suppress(BadInput):  # a GPU that this build of torch cannot use
+            met = measure(ladders[0].shape, ladders[0].plan, ladders[0].budget, history=False)
+            if met.parts:
+                climbed[ladders[0].name]["rungs"][0] |= {"ending": met.ending, "message": met.message, "requested": met.parts["asked for"]}
+    return climbed
 
 
 def start_climb(*ladders: Ladder) -> Future:
@@ -126,26 +136,27 @@ def warm_up() -> None:
     gc.collect()
 
 
-def climb_here(ladders: list[dict], on_gpu: bool) -> list[dict]:
+def climb_here(ladders: list[dict]) -> list[dict]:
     """The child's part: each plan for two steps, out of memory as a value, everything let go before the next one."""
     climbed = []
     for ladder in ladders:
-        shape, plan, gpu_budget = ModelShape(**ladder["shape"]), TrainingPlan(**ladder["plan"]), ladder["budget"] if on_gpu else None
-        if not on_gpu:
-            sandbox.limit(ladder["budget"])
+        shape, plan, tried = ModelShape(**ladder["shape"]), TrainingPlan(**ladder["plan"]), []
+        sandbox.limit(ladder["budget"])
         rungs = []
         for name, change in ladder["changes"].items():
-            rungs.append({"rung": name} | train_here(shape, plan.but(**change), gpu_budget))
+            rungs.append({"rung": name} | train_here(shape, plan.but(**change)))
             gc.collect()  # a model and the hooks of its optimizers refer to each other
-        climbed.append({"rungs": rungs, "batch_sizes": search_batch_size(shape, plan, gpu_budget) if ladder["search"] else []})
+        if ladder["search"]:
+            tried = search_batch_size(plan.batch, lambda batch, shape=shape, plan=plan: train(shape.to_json(), plan.but(batch=batch).to_json()))
+        climbed.append({"rungs": rungs, "batch_sizes": tried})
     return climbed
 
 
-def train_here(shape: ModelShape, plan: TrainingPlan, gpu_budget: int | None) -> dict:
+def train_here(shape: ModelShape, plan: TrainingPlan) -> dict:
     """Two steps in this process under whatever budget it has; out of memory, or a missing package, comes back as the ending."""
     sandbox.say(f"{shape.name}: {plan.optimizer}, {plan.precision}, batch {plan.batch}")
     try:
-        return {"ending": "ok", "requested": None, "message": ""} | train(shape.to_json(), plan.to_json(), gpu_budget)
+        return {"ending": "ok", "requested": None, "message": ""} | train(shape.to_json(), plan.to_json())
     except BadInput as missing:
         told = {"ending": "not here", "requested": None, "message": str(missing)}
     except (RuntimeError, MemoryError) as error:
@@ -155,41 +166,12 @@ def train_here(shape: ModelShape, plan: TrainingPlan, gpu_budget: int | None) ->
     return {key: told[key] for key in ("ending", "requested", "message")} | {"allocated": None, "losses": []}
 
 
-def train(shape: dict, plan: dict, gpu_budget: int | None = None) -> dict:
+def train(shape: dict, plan: dict) -> dict:
     """Two real steps: {"allocated": peak bytes of live tensors in the second, "losses": of both}. Out of memory is raised."""
-    shape, plan = ModelShape(**shape), TrainingPlan(**plan)
-    if gpu_budget:
-        from mllandscape.memory.measure import run_on_gpu
-
-        allocated, losses = run_on_gpu(shape, plan, gpu_budget)
-        return {"allocated": allocated, "losses": losses}
     from mllandscape.memory.trace import run
 
-    profile, losses = run(shape, plan, budget=sandbox.budget())
+    profile, losses = run(ModelShape(**shape), TrainingPlan(**plan), budget=sandbox.budget())
     return {"allocated": profile.allocated, "losses": losses}
-
-
-def take_apart(message: str) -> dict[str, int]:
-    """The numbers of an out-of-memory message in bytes (GiB and MiB are rounded by torch): what was asked for and, on CUDA, who has the rest.
-
-    ``context and others`` is what the process uses beyond torch's allocator. Raises BadInput for a message with no number in it.
-    """
-    amount = r"([\d.]+) ?(bytes|[KMGT]iB)"
-    patterns = {
-        "asked for": rf"allocate {amount}",
-        "capacity": rf"capacity of {amount}",
-        "free": rf"of which {amount} is free",
-        "in use by this process": rf"has {amount} memory in use",
-        "allocated": rf"{amount} is allocated by PyTorch",
-        "reserved, unallocated": rf"{amount} is reserved by PyTorch but unallocated",
-    }
-    found = {name: re.search(pattern, message) for name, pattern in patterns.items()}
-    numbers = {name: units.parse_bytes(f"{match[1]} {match[2].replace('bytes', 'B')}") for name, match in found.items() if match}
-    if "asked for" not in numbers:
-        raise BadInput(f"{message[:80]!r} is not an out-of-memory message of torch: it says how much it tried to allocate.")
-    if "reserved, unallocated" in numbers and "in use by this process" in numbers:
-        numbers["context and others"] = numbers["in use by this process"] - numbers["allocated"] - numbers["reserved, unallocated"]
-    return numbers
 
 
 def rungs(ladder: Ladder, climbed: dict[str, dict]) -> list[charts.Rung]:
@@ -225,30 +207,59 @@ def record_ways() -> None:
     record.save("out_of_memory_ways", {"shape": shape.to_json(), "ways": peaks}, record.here("python -m mllandscape.lessons.out_of_memory"))
 
 
+# -- on a GPU: a ladder at the card's own size ---------------------------------------------------------------------------
+
+RECORDING = "out_of_memory_gpu"
+
+
 def gpu_line() -> str:
     """One line that says where the out-of-memory on a GPU was run: here, on the recording's machine, or not yet."""
-    gpu = machine.look(torch=True).gpu
+    gpu = machine.look().gpu
     if gpu:
-        return f"On a GPU: the run above was on this machine's {gpu.name}."
-    recorded = record.load("out_of_memory_gpu")
+        return f"On a GPU: the message above is from this machine's {gpu.name}."
+    recorded = record.load(RECORDING)
     if recorded:
         return f"On a GPU: {recorded}."
     return "On a GPU: there is none here and no recorded run yet; with a CUDA GPU and a CUDA build of torch the cell above runs there."
 
 
-def search_batch_size(shape: ModelShape, plan: TrainingPlan, gpu_budget: int | None) -> list[int]:
-    """The batch sizes that accelerate's ``find_executable_batch_size`` tries: a tenth less after each out-of-memory."""
-    from accelerate.utils import find_executable_batch_size
+@cache
+def gpu_run() -> record.Recording | None:
+    """The ladder on a GPU: run now where torch can use one, which takes minutes, else as it was recorded; None where neither is to be had."""
+    if machine.look().gpu:
+        with contextlib.suppress(BadInput):
+            there = card()
+            ran = card_ladder.run(card_ladder.plan(there, card_ladder.LARGE), lambda _: None, 900)
+            return record.Recording(RECORDING, ran, there.provenance("mllandscape record --only 03.ladder"))
+    return record.load(RECORDING)
 
-    tried = []
 
-    @find_executable_batch_size(starting_batch_size=plan.batch)
-    def attempt(batch_size: int) -> None:
-        tried.append(batch_size)
-        train(shape.to_json(), plan.but(batch=batch_size).to_json(), gpu_budget)
+def gpu_ladder() -> charts.Described | None:
+    """Predicted beside measured for every rung on a GPU, with the card and the day in the title; None where no GPU has run it."""
+    if not (ran := gpu_run()):
+        return None
+    told = {rung["rung"]: Measured.from_json(rung["measured"]) for rung in ran.data["rungs"]}
+    rungs = [
+        charts.Rung(name, predicted=expected(one), measured=one.allocated if one.ok else None, fits=one.ok)
+        for name, one in told.items()
+        if one.ending in ("ok", "out of memory")
+    ]
+    shape, limit = ModelShape(**ran.data["shape"]), units.gib(ran.data["limit"])
+    return charts.ladder(rungs, ran.data["budget"], title=f"{shape.name} in {limit}, less the CUDA context; {ran}")
 
-    attempt()
-    return tried
+
+def gpu_history() -> charts.Described | None:
+    """One rung's step as torch's allocator remembered it: what was in use, and what it had reserved beyond that. None as above."""
+    ran = gpu_run()
+    remembered = [Measured.from_json(rung["measured"]) for rung in ran.data["rungs"] if rung["rung"] == card_ladder.REMEMBERED] if ran else []
+    if not remembered or not remembered[0].history:
+        return None
+    moments = [
+        Moment(one.phase, "the allocator's highest", {"in use": one.requested, "reserved beyond": max(one.reserved - one.requested, 0)})
+        for one in remembered[0].history
+    ]
+    title = f"{card_ladder.REMEMBERED}: one step by torch's memory history; {ran}"
+    return charts.timeline(moments, capacity=ran.data["budget"], capacity_label="budget", title=title)
 
 
 # -- small experiments, each a claim's evidence; torch is imported when they run ----------------------------------------

@@ -20,13 +20,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from mllandscape import BadInput, charts, machine, record, sandbox, units
 from mllandscape.course import exercise
+from mllandscape.memory.measure import card
 from mllandscape.panel import Panel
 
 try:
@@ -143,8 +144,8 @@ def _workload(name: str) -> Workload:
 def _inputs(workload: Workload, shape: Shape, width: int, device: str) -> list:
     import torch
 
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(*shape, width, generator=generator).to(device) for _ in range(workload.arguments)]
+    generator = torch.Generator(device).manual_seed(0)
+    return [torch.randn(*shape, width, generator=generator, device=device) for _ in range(workload.arguments)]
 
 
 def _caller(workload: Workload, function: Callable) -> Callable[[Callable, list], Any]:
@@ -562,7 +563,11 @@ SET = {
 
 
 class Clock:
-    """Seconds of work of this process. On a CPU its processor time, and that of the compilers it waited for; on a GPU the stream's time between two events."""
+    """Seconds of work of this process. On a CPU its processor time, and that of the compilers it waited for.
+
+    On a GPU the time between two events: the first is passed at once, since nothing else is in the stream, the second after the last kernel. What the host
+    does in between, a compilation say, is in it; what the GPU waits for the host to launch, too.
+    """
 
     def __init__(self, device: str = "cpu"):
         self.cuda = device != "cpu"
@@ -571,14 +576,13 @@ class Clock:
         if self.cuda:
             import torch
 
-            start, end, begun = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True), time.perf_counter()
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             torch.cuda.synchronize()
             start.record()
             work()
             end.record()
-            torch.cuda.synchronize()
-            elapsed, host = start.elapsed_time(end) / 1e3, time.perf_counter() - begun
-            return host if host > 0.2 else elapsed  # a compilation keeps the host busy, not the stream
+            end.synchronize()
+            return start.elapsed_time(end) / 1e3
         begun, children = time.process_time(), _children()
         work()
         return time.process_time() - begun + _children() - children
@@ -600,24 +604,28 @@ def interleave(first: Callable[[], Any], second: Callable[[], Any], calls: int, 
     return times
 
 
-def time_modes(workload: str, shapes: Sequence[Shape], modes: Sequence[str] = ("default",), device: str = "cpu", literal: float = 0.1) -> list[dict]:
+def time_modes(
+    workload: str, shapes: Sequence[Shape], modes: Sequence[str] = ("default",), device: str = "cpu", literal: float = 0.1, width: int | None = None
+) -> list[dict]:
     """Every call of a stream of shapes in seconds, eager and compiled in turn, under each mode. No mode finds another's kernels in a cache.
 
     Each mode gives {"workload", "mode", "shapes", "eager": [...], "compiled": [...], "graphs": [after each call], "cache": hits and misses,
-    "error": the largest difference}. A compiled call that compiles includes it. Every mode's code has a literal of its own.
+    "error": the largest difference}. A compiled call that compiles includes it. Every mode's code has a literal of its own. ``width`` is the
+    workload's own unless it is given.
     """
     import torch
 
     from mllandscape import torch_private as private
 
     chosen, timed, clock = _workload(workload), [], Clock(device)
+    width = width or chosen.width
     for number, name in enumerate(modes):
         torch.manual_seed(0)
-        function = chosen.build(chosen.width, device, literal + number / 1000)
+        function = chosen.build(width, device, literal + number / 1000)
         call, how = _caller(chosen, function), _mode(name)
         private.forget_compilations()
         compiled = torch.compile(function, **how.options)
-        ready = {shape: _inputs(chosen, how.pad(tuple(shape)), chosen.width, device) for shape in dict.fromkeys(map(tuple, shapes))}
+        ready = {shape: _inputs(chosen, how.pad(tuple(shape)), width, device) for shape in dict.fromkeys(map(tuple, shapes))}
         took = {"eager": [], "compiled": [], "graphs": []}
         error = 0.0
         for place, shape in enumerate(map(tuple, shapes)):
@@ -634,7 +642,7 @@ def time_modes(workload: str, shapes: Sequence[Shape], modes: Sequence[str] = ("
     return timed
 
 
-def work_of(workload: str, shape: Shape, device: str = "cpu") -> dict[str, float]:
+def work_of(workload: str, shape: Shape, device: str = "cpu", width: int | None = None) -> dict[str, float]:
     """What a call must do: FLOPs by torch's counter; bytes if each operation reads and writes memory, and if inputs, weights and results move once."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -642,8 +650,9 @@ def work_of(workload: str, shape: Shape, device: str = "cpu") -> dict[str, float
     from mllandscape import torch_private as private
 
     chosen = _workload(workload)
-    function = chosen.build(chosen.width, device, 0.1)
-    call, inputs, moved = _caller(chosen, function), _inputs(chosen, shape, chosen.width, device), [0]
+    width = width or chosen.width
+    function = chosen.build(width, device, 0.1)
+    call, inputs, moved = _caller(chosen, function), _inputs(chosen, shape, width, device), [0]
 
     class Bytes(private.TorchDispatchMode):
         def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
@@ -671,13 +680,14 @@ def rates(device: str = "cpu", size: int = 8 * units.MIB, side: int = 768) -> di
     return {"bytes a second": 2 * size / min(copies), "FLOP/s": 2 * side**3 / min(products)}
 
 
-def start_up() -> dict[str, float]:
+def start_up(device: str = "cpu") -> dict[str, float]:
     """Seconds until a trivial function is compiled: Inductor is imported, its C++ header precompiled (or found in the cache), one kernel built."""
     import torch
 
     compiled = torch.compile(lambda x: x.relu() + 1)
     with torch.no_grad():
-        return {"seconds": Clock().of(lambda: compiled(torch.ones(64)))}
+        x = torch.ones(64, device=device)
+        return {"seconds": Clock(device).of(lambda: compiled(x))}
 
 
 def kernel() -> str:
@@ -867,23 +877,180 @@ def record_timings() -> None:
     record.save(RECORDING, {"cold": measured.cold, "warm": measured.warm}, record.here("python -m mllandscape.lessons.torch_compile timings"))
 
 
-GPU_MODES = ("default", "reduce-overhead", "max-autotune")
+# The same on a GPU
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What is timed on a GPU: a workload at a width, a stream of shapes (the last one is the one that is compared), and modes."""
+
+    workload: str
+    width: int
+    shapes: tuple[Shape, ...]
+    modes: tuple[str, ...]
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.label or self.workload
+
+
+GPU_RECORDING, TUNED_RECORDING = "torch_compile_gpu", "torch_compile_gpu_autotune"
+GPU_ROUNDS = 12
+
+ON_GPU = (
+    Timing("pointwise chain", 1024, ((64, 512), (64, 1024)), ("default", "dynamic=False", "reduce-overhead")),
+    Timing("RMSNorm + SwiGLU", 1024, ((64, 512), (64, 768), (64, 1024)), ("default", "dynamic=False", "reduce-overhead")),
+    Timing("MLP", 2048, ((8, 512), (8, 1024)), ("default", "reduce-overhead")),
+    Timing("softmax by hand", 1024, ((64, 1024),), ("default", "reduce-overhead")),
+    Timing("GELU by hand", 1024, ((64, 1024),), ("default", "reduce-overhead")),
+    Timing("block", 512, ((16, 1024),), ("default", "reduce-overhead")),
+    Timing("block, training", 512, ((16, 1024),), ("default", "reduce-overhead")),
+    Timing("block", 256, ((1, 16),), ("default", "reduce-overhead"), label="block of 16 tokens"),
+)
+"""Tensors of 256 MiB where bytes count, so that no cache of a GPU holds them; 16 tokens where launching the kernels takes longer than the kernels."""
+
+AUTOTUNED = tuple(replace(one, shapes=one.shapes[-1:], modes=("max-autotune",)) for one in ON_GPU if one.name in ("pointwise chain", "softmax by hand", "MLP"))
+
+WARM_CALLS = 4
+"""Calls of a graph before its time counts: CUDA graphs are run to warm up, then recorded, for a static and for a dynamic graph."""
+
+
+def gpu_child(timings: list[dict], again: bool) -> dict:
+    """The child's part on a GPU, with whatever its cache folder holds. ``again``: only start and compile."""
+    import torch
+
+    from mllandscape.memory.cuda_step import Gpu
+
+    Gpu()
+    measured: dict[str, Any] = {"start": start_up("cuda")["seconds"], "timed": []}
+    for number, given in enumerate(timings, 1):
+        one = record.restore(Timing, given)
+        sandbox.say(f"{number} of {len(timings)}: {one.name}, {', '.join(one.modes)}{', with a filled cache' if again else ''}")
+        shapes = [shape for shape in one.shapes for _ in range(WARM_CALLS)] if again else [*one.shapes] * GPU_ROUNDS
+        measured["timed"] += [entry | {"workload": one.name} for entry in time_modes(one.workload, shapes, one.modes, "cuda", width=one.width)]
+        torch.cuda.empty_cache()
+    if again:
+        return measured
+    measured["rates"] = rates("cuda", 512 * units.MIB, 4096)
+    measured["work"] = {one.name: work_of(one.workload, one.shapes[-1], "cuda", one.width) for one in (record.restore(Timing, given) for given in timings)}
+    return measured | {"kernel": triton_kernel()}
+
+
+def triton_kernel() -> str:
+    """The Triton that Inductor generates on a GPU for the function whose C++ ``kernel`` shows."""
+    import torch
+
+    from mllandscape import torch_private as private
+
+    def scaled(x):
+        gain = torch.full((), 3.0, device="cuda") * 2 + 1
+        return (x * gain + 0.1).clamp(-3, 3)
+
+    with torch.no_grad():
+        code = private.generated_code(torch.compile(scaled), torch.randn(4096, device="cuda"))
+    found = re.search(r"^def (triton_\w+)\(.*?(?=^\'\'\')", code, re.DOTALL | re.MULTILINE)
+    return found[0].rstrip() if found else ""
+
+
+def plan_gpu(timings: Sequence[Timing], _: Any = None) -> dict:
+    """What is timed; the same on every card, since it needs 3 GiB."""
+    return {"timings": [record.plain(one) for one in timings]}
+
+
+def run_gpu(plan: dict, say: Callable[[str], None], seconds: float) -> dict:
+    """Time it in a child with an empty cache folder, and compile it once more in a second one, which finds what the first left."""
+    ran = []
+    with tempfile.TemporaryDirectory(prefix=FOLDERS, ignore_cleanup_errors=True) as folder:
+        settings = {"TORCHINDUCTOR_CACHE_DIR": folder, "TRITON_CACHE_DIR": str(Path(folder) / "triton")}
+        for again in (False, True):
+            target = "mllandscape.lessons.torch_compile:gpu_child"
+            outcome = sandbox.call(target, seconds=seconds, env=settings, progress=say, timings=plan["timings"], again=again)
+            if not outcome.ok:
+                raise BadInput(outcome.message.partition("\n")[0] or f"the timings ended with {outcome.ending} {outcome.error_type}")
+            ran.append(outcome.value)
+    return _short_numbers({"cold": ran[0], "warm": ran[1]})
+
+
+def _short_numbers(value: Any) -> Any:
+    """The same with four digits of every fraction: no clock here shows more, and a recording is to be read."""
+    if isinstance(value, dict):
+        return {name: _short_numbers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_short_numbers(one) for one in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def check_gpu(data: dict) -> list[str]:
+    """What no machine can show: a call faster than its floor, a result that is wrong, a cache that was not used."""
+    measured, told = Measured(data["cold"], data["warm"], False, ""), []
+    for entry in data["cold"]["timed"]:
+        one, name = Timed(entry), f"{entry['workload']}, {entry['mode']}"
+        least = floors(measured, entry["workload"])
+        floor = 0.8 * max(least["FLOPs"], least["bytes, once"])  # another shape may reach a little more than the rates were measured with
+        told += [f"{name}: {which} in less than its floor" for which in ("eager", "compiled") if min(one.steady(which)) < floor]
+        told += [f"{name}: compiled differs by {entry['error']:.1e}"] if entry["error"] > 1e-2 else []
+        told += [] if one.compiling else [f"{name}: nothing was compiled"]
+    found = sum(entry["cache"]["fxgraph hit"] for entry in data["warm"]["timed"])
+    return told if found else [*told, "the second process found nothing in the cache"]
 
 
 def record_gpu() -> None:
-    """The same timings on a CUDA GPU, with Triton, CUDA graphs and autotuning: ``python -m mllandscape.lessons.torch_compile gpu``. No run of it exists yet."""
-    timed = [one for name, shapes, _ in TIMED for one in time_modes(name, shapes[-1:] * 30, GPU_MODES, "cuda")]
-    work = {name: work_of(name, shapes[-1], "cuda") for name, shapes, _ in TIMED}
-    data = {"timed": timed, "work": work, "rates": rates("cuda", 256 * units.MIB, 4096)}
-    record.save("torch_compile_gpu", data, record.here("python -m mllandscape.lessons.torch_compile gpu", device="cuda"))
+    """Time it on this machine's GPU and keep it: ``python -m mllandscape.lessons.torch_compile gpu``, which is ``mllandscape record --only 02``."""
+    from mllandscape.cli import main
+
+    raise SystemExit(main(["record", "--only", "02"]))
 
 
 def gpu_line() -> str:
     """One line that says whether these experiments were run on a GPU."""
-    if kept := record.load("torch_compile_gpu"):
+    if kept := record.load(GPU_RECORDING):
         return f"On a GPU: {kept}."
     there = "this machine has one; record it with" if machine.look().gpu else "with one, record it with"
     return f"On a GPU (Triton, CUDA graphs, max-autotune): no recorded run exists yet; {there} python -m mllandscape.lessons.torch_compile gpu."
+
+
+@cache
+def gpu_run() -> record.Recording | None:
+    """The timings on a GPU: run now where torch can use one, which takes minutes, else as recorded; None where neither is to be had."""
+    if machine.look().gpu:
+        with contextlib.suppress(BadInput):
+            there = card()
+            return record.Recording(GPU_RECORDING, run_gpu(plan_gpu(ON_GPU), lambda _: None, 900), there.provenance("mllandscape record --only 02.modes"))
+    return record.load(GPU_RECORDING)
+
+
+def gpu_speeds() -> charts.Described | None:
+    """One call, eager and compiled, beside its floor on the same GPU, a row a workload and mode; the card and the day in the title. None without a run."""
+    if not (ran := gpu_run()):
+        return None
+    tuned = record.load(TUNED_RECORDING)
+    alike = tuned and (tuned.provenance.device, tuned.provenance.torch) == (ran.provenance.device, ran.provenance.torch)
+    measured, rows = Measured(ran.data["cold"], ran.data["warm"], False, str(ran)), []
+    for entry in [*ran.data["cold"]["timed"], *(tuned.data["cold"]["timed"] if alike else [])]:
+        if entry["mode"] == "dynamic=False":
+            continue
+        one, least = Timed(entry), floors(measured, entry["workload"])
+        took = {which: statistics.median(one.steady(which)) for which in ("eager", "compiled")}
+        floor = {"floor": max(least["FLOPs"], least["bytes, once"])}
+        mode = {"default": "", "reduce-overhead": ", CUDA graphs", "max-autotune": ", autotuned"}[entry["mode"]]
+        rows.append((f"{entry['workload']}{mode}, {took['eager'] / took['compiled']:.2f}×", took | floor))
+    return charts.durations(rows, title=f"One call on a GPU and its floor; {ran}")
+
+
+def gpu_compiling() -> charts.Table | None:
+    """What compiling cost on the GPU, with an empty and a filled cache folder, and the rates behind the floors; None where there is no run."""
+    if not (ran := gpu_run()):
+        return None
+    cold, warm = ran.data["cold"], ran.data["warm"]
+    again = {(entry["workload"], entry["mode"]): Timed(entry) for entry in warm["timed"]}
+    rows = [("until the first kernel", units.seconds(cold["start"]), units.seconds(warm["start"]))]
+    for entry in cold["timed"]:
+        name = entry["workload"], entry["mode"]
+        rows.append((", ".join(name), *(units.seconds(sum(one.compile_seconds())) for one in (Timed(entry), again[name]))))
+    speed = cold["rates"]
+    measured = f"Copy {speed['bytes a second'] / 1e12:.2f} TB/s, fp32 matrix product {speed['FLOP/s'] / 1e12:.1f} TFLOP/s"
+    return charts.Table(f"To compile on a GPU; {ran}. {measured}.", ("", "empty cache", "filled cache"), rows)
 
 
 # What the calls say
@@ -901,10 +1068,20 @@ class Timed:
         graphs = [0, *self.entry["graphs"]]
         return [place for place in range(len(graphs) - 1) if graphs[place + 1] > graphs[place]]
 
+    @property
+    def warming(self) -> set[int]:
+        """Calls that are not like the later ones: those that compile, and under CUDA graphs the first of each shape, run to warm up and to be recorded."""
+        unlike = set(self.compiling)
+        if self.entry["mode"] in ("reduce-overhead", "max-autotune"):
+            shapes = self.entry["shapes"]
+            for shape in {tuple(shape) for shape in shapes}:
+                unlike |= set([place for place, other in enumerate(shapes) if tuple(other) == shape][:WARM_CALLS])
+        return unlike
+
     def steady(self, which: str, shape: Shape | None = None) -> list[float]:
         """Seconds of the calls that compiled nothing, of one shape (the last of the stream)."""
         shape = list(shape or self.entry["shapes"][-1])
-        return [seconds for place, seconds in enumerate(self.entry[which]) if place not in self.compiling and self.entry["shapes"][place] == shape]
+        return [seconds for place, seconds in enumerate(self.entry[which]) if place not in self.warming and self.entry["shapes"][place] == shape]
 
     def compile_seconds(self) -> list[float]:
         """What each compilation cost: its call, less a steady call of the same shape."""

@@ -1,6 +1,6 @@
-"""Training memory, predicted and traced: what goes in is a ModelShape and a TrainingPlan, what comes out a MemoryProfile.
+"""Training memory, predicted, traced and measured: what goes in is a ModelShape and a TrainingPlan, what comes out a MemoryProfile or a Measured.
 
-Nothing here imports torch until ``trace`` or ``trace_step`` is asked for.
+Nothing here imports torch until ``trace`` or ``trace_step`` is asked for; ``measure`` leaves it to a child process.
 """
 
 import sys
@@ -14,6 +14,7 @@ _HOME = {
     "predict": "predict",
     "trace": "trace",
     "trace_step": "trace",
+    "measure": "measure",
 }
 __all__ = list(_HOME)
 
@@ -25,10 +26,10 @@ def __getattr__(name: str):
 
 
 class _Package(ModuleType):
-    """Importing a submodule binds its name here; ``predict`` and ``trace`` stay the functions, whichever import came first."""
+    """Importing a submodule binds its name here; ``predict``, ``trace`` and ``measure`` stay the functions, whichever import came first."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in ("predict", "trace") and isinstance(value, ModuleType):
+        if name in ("predict", "trace", "measure") and isinstance(value, ModuleType):
             value = getattr(value, name)
         super().__setattr__(name, value)
 

@@ -7,11 +7,13 @@ matmuls; there is no dropout, whose CPU mask has another size; tokens are one di
 import logging
 import math
 import weakref
+from contextlib import nullcontext
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from mllandscape import BadInput
@@ -75,11 +77,13 @@ def rotary_table(plan: TrainingPlan, shape: ModelShape, dtype: torch.dtype, devi
 def flash_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention without the sequence × sequence maps; q (batch, heads, tokens, head_dim), k and v may have fewer heads.
 
-    Fake tensors take the CUDA flash kernel's shapes: output and fp32 log-sum-exp are kept.
+    Fake tensors take the CUDA flash kernel's shapes: output and fp32 log-sum-exp are kept. On CUDA the kernels that keep just that are
+    asked for by name, since torch may prefer cuDNN's, with workspaces of its own; neither takes fp32 with fewer key and value heads.
     """
     if under_fake_tensors():
         return FLASH_ATTENTION(q, k, v, 0.0, True)[0]
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=k.shape[1] < q.shape[1])
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]) if q.is_cuda else nullcontext():
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=k.shape[1] < q.shape[1])
 
 
 def math_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
