@@ -12,7 +12,6 @@ from dataclasses import fields
 from pathlib import Path
 
 from mllandscape import BadInput, __version__, units
-from mllandscape.cuda.here import verdict_here
 from mllandscape.kit import verbs as kit
 from mllandscape.lessons import EXPERIMENTS, Experiment
 from mllandscape.machine import Gpu, Machine, look
@@ -99,6 +98,8 @@ def doctor(chosen: argparse.Namespace) -> int:
 
 def diagnosis(machine: Machine) -> list[str]:
     """The lines of ``doctor``."""
+    from mllandscape.cuda.here import verdict_here
+
     gpu = machine.gpu
     lines = [str(machine)]
     build = f"torch is built for CUDA {gpu.cuda}" if gpu and gpu.cuda else "torch is a CPU build and cannot use it"

@@ -15,10 +15,13 @@ import types
 import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mllandscape import BadInput, machine
+from mllandscape import BadInput, machine, told
+
+_told = partial(told, most=60)
 
 SCHEMA = 1
 FOLDER = Path(__file__).parent / "recordings"
@@ -45,15 +48,15 @@ class Provenance:
 
     def __post_init__(self):
         if self.kind not in KINDS:
-            raise BadInput(f"provenance kind {_short(self.kind)}: {', '.join(KINDS)} are possible.")
+            raise BadInput(f"provenance kind {_told(self.kind)}: {', '.join(KINDS)} are possible.")
         for one in fields(self):
             if not isinstance(getattr(self, one.name), str):
-                raise BadInput(f"provenance {one.name}={_short(getattr(self, one.name))} is not text: leave out what is not known.")
+                raise BadInput(f"provenance {one.name}={_told(getattr(self, one.name))} is not text: leave out what is not known.")
         needed = "source" if self.kind == "published" else "device"
         if not getattr(self, needed):
             raise BadInput(f"provenance kind {self.kind!r} without a {needed}: give one.")
         if not _is_day(self.date) and (self.date or self.kind == "recorded"):
-            raise BadInput(f"provenance date {_short(self.date)}: a day such as 2026-11-01 is needed.")
+            raise BadInput(f"provenance date {_told(self.date)}: a day such as 2026-11-01 is needed.")
 
     def __str__(self) -> str:
         if self.kind == "published":
@@ -79,7 +82,7 @@ class Recording:
 def here(command: str = "", *, device: str = "cpu") -> Provenance:
     """The provenance of what runs now on ``device``, ``"cpu"`` or ``"cuda"``. Does not import torch. Raises BadInput for a GPU that is not there."""
     if device not in ("cpu", "cuda"):
-        raise BadInput(f"device={_short(device)}: 'cpu' and 'cuda' are possible.")
+        raise BadInput(f"device={_told(device)}: 'cpu' and 'cuda' are possible.")
     gpu = machine.look(torch="torch" in sys.modules).gpu if device == "cuda" else None
     if device == "cuda" and gpu is None:
         raise BadInput("device='cuda' on a machine without a visible GPU: use 'cpu', or make the GPU visible.")
@@ -106,7 +109,7 @@ def save(name: str, data: Any, provenance: Provenance, folder: Path = FOLDER) ->
     """
     path = _path(name, folder)
     if not isinstance(provenance, Provenance):
-        raise BadInput(f"provenance {_short(provenance)} is none: use record.here() or record.Provenance(...).")
+        raise BadInput(f"provenance {_told(provenance)} is none: use record.here() or record.Provenance(...).")
     if provenance.kind == "computed":
         provenance = replace(provenance, kind="recorded")
     try:
@@ -141,13 +144,13 @@ def load(name: str, folder: Path = FOLDER) -> Recording | None:
 def _check(content: dict, name: str) -> None:
     schema, digest = content["schema"], content.pop("digest")
     if type(schema) is int and schema > SCHEMA:
-        raise BadInput(f"its layout has version {_short(schema)}, this mllandscape reads {SCHEMA}: update mllandscape.")
+        raise BadInput(f"its layout has version {_told(schema)}, this mllandscape reads {SCHEMA}: update mllandscape.")
     if type(schema) is not int or schema < 1:  # every earlier layout stays readable; version 1 is the first
-        raise BadInput(f"its layout has version {_short(schema)}, this mllandscape reads {SCHEMA}: record it again.")
+        raise BadInput(f"its layout has version {_told(schema)}, this mllandscape reads {SCHEMA}: record it again.")
     if digest != _digest(content):
         raise BadInput("it was changed after it was recorded (its digest differs): restore it, or record it again.")
     if content["name"] != name:
-        raise BadInput(f"it is the recording {_short(content['name'])}: give the file that name back.")
+        raise BadInput(f"it is the recording {_told(content['name'])}: give the file that name back.")
     if content["provenance"]["kind"] == "computed":
         raise BadInput("it says that it was computed here, which a file cannot be: record it again.")
 
@@ -162,7 +165,7 @@ def plain(value: Any) -> Any:
         return [plain(one) for one in value]
     if value is None or type(value) in (bool, int, str) or (type(value) is float and abs(value) < float("inf")):
         return value
-    raise BadInput(f"{_short(value)} cannot be recorded: use dataclasses, dicts with text keys, lists, text, finite numbers, bools and None.")
+    raise BadInput(f"{_told(value)} cannot be recorded: use dataclasses, dicts with text keys, lists, text, finite numbers, bools and None.")
 
 
 def restore(kind: Any, value: Any) -> Any:
@@ -189,12 +192,7 @@ def restore(kind: Any, value: Any) -> Any:
         return tuple(restore(part, one) for part, one in zip(each, value, strict=True))
     elif type(value) is kind or (kind is float and type(value) is int):
         return value
-    raise BadInput(f"{_short(value)} is not a {getattr(kind, '__name__', kind)}: the recording is of another version; record it again.")
-
-
-def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
+    raise BadInput(f"{_told(value)} is not a {getattr(kind, '__name__', kind)}: the recording is of another version; record it again.")
 
 
 def _is_day(text: str) -> bool:
@@ -206,7 +204,7 @@ def _is_day(text: str) -> bool:
 
 def _path(name: str, folder: Path) -> Path:
     if not isinstance(name, str) or not re.fullmatch(r"[0-9a-z]+([._-][0-9a-z]+)*", name) or len(name) > 80:
-        raise BadInput(f"{_short(name)} is not a recording's name: use small letters and digits with dots between, such as '03.ladder'.")
+        raise BadInput(f"{_told(name)} is not a recording's name: use small letters and digits with dots between, such as '03.ladder'.")
     return Path(folder) / f"{name}.json"
 
 

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mllandscape import BadInput, units
+from mllandscape import BadInput, told, units
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -137,7 +137,7 @@ def command(
     ``progress`` receives each line of its output. The rest is as in ``call``. Raises BadInput before a process starts.
     """
     if not isinstance(argv, list | tuple) or not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):
-        raise BadInput(f"{_short(argv)} is not a command: pass a list of words such as ['pip', '--version'].")
+        raise BadInput(f"{told(argv)} is not a command: pass a list of words such as ['pip', '--version'].")
     if cwd is not None and not os.path.isdir(cwd):
         raise BadInput(f"cwd={str(cwd)!r} is not a folder: create it first, or leave cwd out.")
     child_env = _check_env(env)
@@ -182,11 +182,6 @@ def say(text: str) -> None:
 # The caller's side
 
 
-def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _root() -> str:
     return str(Path(__file__).resolve().parents[1])
 
@@ -195,7 +190,7 @@ def _check_target(target: str) -> None:
     """Find the function without importing its module, which may need torch."""
     module, colon, name = target.partition(":") if isinstance(target, str) else ("", "", "")
     if not (colon and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        raise BadInput(f"{_short(target)} is not a target: write 'package.module:function'.")
+        raise BadInput(f"{told(target)} is not a target: write 'package.module:function'.")
     if module == "__main__":
         raise BadInput(f"{target!r} lives in the notebook or script itself, which a child cannot import: move it to a module.")
     try:
@@ -217,15 +212,15 @@ def _check_kwargs(target: str, kwargs: dict[str, Any]) -> None:
     try:
         json.dumps(kwargs)
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadInput(f"{_short(kwargs)} for {target} is not JSON ({error}): pass numbers, text, lists, dicts, bools or None.") from None
+        raise BadInput(f"{told(kwargs)} for {target} is not JSON ({error}): pass numbers, text, lists, dicts, bools or None.") from None
 
 
 def _check_env(env: dict[str, str] | None) -> dict[str, str]:
     if env is not None and not isinstance(env, dict):
-        raise BadInput(f"env={_short(env)} is not a dict: pass names and values, such as {{'OMP_NUM_THREADS': '2'}}.")
+        raise BadInput(f"env={told(env)} is not a dict: pass names and values, such as {{'OMP_NUM_THREADS': '2'}}.")
     for name, value in (env or {}).items():
         if not (isinstance(name, str) and isinstance(value, str)) or not name or "=" in name or "\0" in name + value:
-            raise BadInput(f"env={{{_short(name)}: {_short(value)}}}: names and values are text, without '=' in a name and without NUL.")
+            raise BadInput(f"env={{{told(name)}: {told(value)}}}: names and values are text, without '=' in a name and without NUL.")
     return dict(env or {})
 
 
@@ -256,9 +251,9 @@ class _Drain(threading.Thread):
 
 def _run(request: dict, seconds: float, env: dict[str, str], progress: Callable[[str], None] | None) -> Outcome:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 86_400:
-        raise BadInput(f"seconds={_short(seconds)} is not a time limit: pass a positive number, at most a day (86400).")
+        raise BadInput(f"seconds={told(seconds)} is not a time limit: pass a positive number, at most a day (86400).")
     if progress is not None and not callable(progress):
-        raise BadInput(f"progress={_short(progress)} cannot be called: pass a function of one line, such as print.")
+        raise BadInput(f"progress={told(progress)} cannot be called: pass a function of one line, such as print.")
     mark = f"{os.environ.get(MARK, '')}/{os.urandom(8).hex()}"  # a sandbox inside a sandbox carries both marks
     passed = {name: value for name, value in os.environ.items() if name.upper() in PASSED_ON or name.startswith("MLLANDSCAPE_")}
     request["env"] = passed | env | {MARK: mark}
@@ -428,7 +423,7 @@ def _work(folder: Path) -> None:
     try:
         _write(folder / "result.json", result)
     except (TypeError, ValueError, RecursionError) as error:
-        message = f"{request['target']} returned {_short(result['value'])}, which is not JSON ({error}): return numbers, text, lists, dicts, bools or None"
+        message = f"{request['target']} returned {told(result['value'])}, which is not JSON ({error}): return numbers, text, lists, dicts, bools or None"
         _write(folder / "result.json", {"ending": "error", "error_type": type(error).__name__, "message": message})
 
 

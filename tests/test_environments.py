@@ -294,7 +294,10 @@ def solutions(wheels: list[Wheel], roots: list[str]) -> list[dict[str, str]]:
     return found
 
 
-def agrees(run: Run, wheels: list[Wheel], roots: list[str]) -> None:
+def agrees(tool: str, wheels: list[Wheel], roots: list[str]) -> None:
+    """``tool`` installs the roots exactly when some combination meets every requirement, and then one of those."""
+    with serve(wheels) as index, Environment(index) as env:
+        run = env.run(f"{tool} install {' '.join(map(repr, roots))}")
     possible = solutions(wheels, roots)
     assert run.ok == bool(possible), (run, roots)
     if run.ok:  # nothing superfluous is installed: what is there is the smallest part of some solution
@@ -305,18 +308,14 @@ def agrees(run: Run, wheels: list[Wheel], roots: list[str]) -> None:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(small_indexes())
 def test_uv_finds_a_solution_exactly_when_there_is_one(problem):
-    wheels, roots = problem
-    with serve(wheels) as index, Environment(index) as env:
-        agrees(env.run(f"uv pip install {' '.join(map(repr, roots))}"), wheels, roots)
+    agrees("uv pip", *problem)
 
 
 @needs_tools
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(small_indexes())
 def test_pip_finds_a_solution_exactly_when_there_is_one(problem):
-    wheels, roots = problem
-    with serve(wheels) as index, Environment(index) as env:
-        agrees(env.run(f"pip install {' '.join(map(repr, roots))}"), wheels, roots)
+    agrees("pip", *problem)
 
 
 @needs_tools

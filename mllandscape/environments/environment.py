@@ -92,7 +92,7 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        return self.folder / (".venv/Scripts/python.exe" if os.name == "nt" else ".venv/bin/python")
+        return tools.interpreter(self.folder / ".venv")
 
     def write(self, name: str, text: str) -> None:
         """A file of the project, by its path inside the folder."""
@@ -134,7 +134,7 @@ class Environment:
     @property
     def site(self) -> Path:
         """The folder ``site-packages``, where everything installed lies."""
-        return next(iter(self.folder.glob(".venv/lib/python3.*/site-packages")), self.folder / ".venv/Lib/site-packages")
+        return tools.site_packages(self.folder / ".venv")
 
     def _distributions(self) -> Iterable[importlib.metadata.Distribution]:
         return importlib.metadata.distributions(path=[str(self.site)])

@@ -5,6 +5,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from packaging.markers import InvalidMarker, Marker
@@ -14,7 +15,9 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from mllandscape import BadInput
+from mllandscape import BadInput, told
+
+_told = partial(told, most=60)
 
 KINDS = ("poetry.lock", "uv.lock", "pylock.toml", "requirements.txt")
 
@@ -28,9 +31,9 @@ _SYSTEMS = {
 def environment(python: str, platform: str) -> dict[str, str]:
     """The variables of markers (PEP 508) for CPython ``python``, such as ``3.12`` or ``3.12.4``, on ``linux``, ``macos`` or ``windows``."""
     if platform not in list(_SYSTEMS):
-        raise BadInput(f"platform={_short(platform)}: {', '.join(_SYSTEMS)} are possible.")
+        raise BadInput(f"platform={_told(platform)}: {', '.join(_SYSTEMS)} are possible.")
     if not isinstance(python, str) or not (found := re.fullmatch(r"3\.(\d+)(\.\d+)?", python)):
-        raise BadInput(f"python={_short(python)} is not a version such as '3.12' or '3.12.4'.")
+        raise BadInput(f"python={_told(python)} is not a version such as '3.12' or '3.12.4'.")
     full = python if found[2] else f"{python}.0"
     return _SYSTEMS[platform] | {
         "implementation_name": "cpython",
@@ -128,7 +131,7 @@ def read_lock(text: str, kind: str | None = None) -> Lock:
     hashes. Raises BadInput, in one line, for anything else and for a damaged file.
     """
     if not isinstance(text, str):
-        raise BadInput(f"{_short(text)} is not the text of a lock file: pass what is in it.")
+        raise BadInput(f"{_told(text)} is not the text of a lock file: pass what is in it.")
     kind = _guess(text) if kind is None else _named(kind)
     try:
         if kind == "requirements.txt":
@@ -149,11 +152,6 @@ def _line(error: Exception) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _named(name: str) -> str:
     if name in KINDS:
         return name
@@ -162,7 +160,7 @@ def _named(name: str) -> str:
             return "pylock.toml"
         if re.fullmatch(r"(.*[-_.])?requirements.*\.txt|constraints.*\.txt", name):
             return "requirements.txt"
-    raise BadInput(f"kind={_short(name)}: {', '.join(KINDS)} are possible.")
+    raise BadInput(f"kind={_told(name)}: {', '.join(KINDS)} are possible.")
 
 
 def _guess(text: str) -> str:
@@ -191,19 +189,19 @@ def _guess(text: str) -> str:
 def _take(table: Any, key: str, kind: type, default: Any = None) -> Any:
     """``table[key]``, which must be of this kind; ``default``, where there is one, when it is missing."""
     if not isinstance(table, dict):
-        raise _Damaged(f"{_short(table)} stands where a table should")
+        raise _Damaged(f"{_told(table)} stands where a table should")
     if key not in table and default is not None:
         return default
     if key not in table:
-        raise _Damaged(f"{key} is missing in {_short(table)}")
+        raise _Damaged(f"{key} is missing in {_told(table)}")
     if not isinstance(table[key], kind):
-        raise _Damaged(f"{key} = {_short(table[key])} is not a {({str: 'text', list: 'list', dict: 'table'})[kind]}")
+        raise _Damaged(f"{key} = {_told(table[key])} is not a {({str: 'text', list: 'list', dict: 'table'})[kind]}")
     return table[key]
 
 
 def _texts(table: dict, key: str) -> list[str]:
     if any(not isinstance(one, str) for one in _take(table, key, list, [])):
-        raise _Damaged(f"{key} = {_short(table[key])} is not a list of texts")
+        raise _Damaged(f"{key} = {_told(table[key])} is not a list of texts")
     return table.get(key, [])
 
 
@@ -212,7 +210,7 @@ def _marker(text: str) -> str:
         marker = Marker(text) if text else ""
         _holds(text, environment("3.12", "linux"), set())  # some comparisons fail only when they are made
     except (InvalidMarker, ValueError):
-        raise _Damaged(f"{_short(text)} is not a marker") from None
+        raise _Damaged(f"{_told(text)} is not a marker") from None
     return str(marker)
 
 
@@ -220,7 +218,7 @@ def _python(text: str) -> str:
     try:
         return str(SpecifierSet("" if text == "*" else text))
     except InvalidSpecifier:
-        raise _Damaged(f"{_short(text)} is not a range of Python versions") from None
+        raise _Damaged(f"{_told(text)} is not a range of Python versions") from None
 
 
 def _name(text: str) -> str:
@@ -231,7 +229,7 @@ def _version(text: str) -> str:
     try:
         return str(Version(text))
     except InvalidVersion:
-        raise _Damaged(f"{_short(text)} is not a version") from None
+        raise _Damaged(f"{_told(text)} is not a version") from None
 
 
 def _hashes(files: Iterable[Any]) -> tuple[str, ...]:
@@ -242,7 +240,7 @@ def _hashes(files: Iterable[Any]) -> tuple[str, ...]:
 
 def _sha256(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise _Damaged(f"{_short(text)} is not a SHA-256 of 64 hexadecimal digits")
+        raise _Damaged(f"{_told(text)} is not a SHA-256 of 64 hexadecimal digits")
     return text
 
 
@@ -257,7 +255,7 @@ def _poetry(data: dict) -> Lock:
     """Poetry's own documentation says little of the format; its code does, ``poetry/packages/locker.py`` of Poetry 2.5."""
     about = _take(data, "metadata", dict)
     if (version := _take(about, "lock-version", str)) != "2.1":
-        raise _Damaged(f"lock-version {_short(version)} is not 2.1, which Poetry 2 writes")
+        raise _Damaged(f"lock-version {_told(version)} is not 2.1, which Poetry 2 writes")
     rows, groups = [], {"main": None}
     for package in _take(data, "package", list, []):
         name, version = _name(_take(package, "name", str)), _version(_take(package, "version", str))
@@ -287,7 +285,7 @@ def _poetry(data: dict) -> Lock:
 def _uv(data: dict) -> Lock:
     """uv.lock is a graph whose edges carry markers. A package is installed where the markers along some path from the project hold."""
     if data.get("version") != 1:
-        raise _Damaged(f"version {_short(data.get('version'))} is not 1, which uv writes")
+        raise _Damaged(f"version {_told(data.get('version'))} is not 1, which uv writes")
     if data.get("conflicts"):
         raise _Damaged("it declares conflicting extras or groups, whose markers are not read here")
     packages = _take(data, "package", list, [])
@@ -437,15 +435,15 @@ def _pinned(line: str, number: int) -> Locked:
     try:
         requirement = Requirement(plain)
     except InvalidRequirement:
-        raise _Damaged(f"line {number}, {_short(line)}, is no requirement such as 'numpy==2.1.0'") from None
+        raise _Damaged(f"line {number}, {_told(line)}, is no requirement such as 'numpy==2.1.0'") from None
     pins = [one.version for one in requirement.specifier if one.operator == "==" and not one.version.endswith(".*")]
     if len(pins) != 1 or len(requirement.specifier) != 1:
-        raise _Damaged(f"line {number}, {_short(plain)}, pins no version: a lock has name==version")
+        raise _Damaged(f"line {number}, {_told(plain)}, pins no version: a lock has name==version")
     digests = []
     for option in options:
         algorithm, _, digest = option.removeprefix("--hash=").partition(":")
         if not option.startswith("--hash="):
-            raise _Damaged(f"line {number} has {_short(option)}: only --hash is read here")
+            raise _Damaged(f"line {number} has {_told(option)}: only --hash is read here")
         digests += [_sha256(digest.strip())] if algorithm == "sha256" else []
     marker = _marker(str(requirement.marker or ""))
     return Locked(_name(requirement.name), _version(pins[0]), tuple(sorted(digests)), {"main": marker})

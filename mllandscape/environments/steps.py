@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +21,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import InvalidName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from mllandscape import BadInput, record, sandbox
+from mllandscape import BadInput, record, sandbox, told
 from mllandscape.environments import tools
+
+_told = partial(told, most=60)
 
 RESOLVERS = {"resolvelib": "pip's resolver", "pubgrub": "Poetry's resolver"}
 KINDS = ("pin", "reject", "conflict", "learn", "backtrack", "done", "fail")
@@ -101,19 +103,14 @@ def resolve_many(problems: Iterable[tuple[Any, Sequence[str]]], resolver: str, *
     ``seconds`` limits PubGrub's process.
     """
     if resolver not in list(RESOLVERS):
-        raise BadInput(f"resolver {_short(resolver)}: {' and '.join(RESOLVERS)} are possible.")
+        raise BadInput(f"resolver {_told(resolver)}: {' and '.join(RESOLVERS)} are possible.")
     if type(most) is not int or not 1 <= most <= 100_000:
-        raise BadInput(f"most={_short(most)} is not a number of steps: 1 to 100000 are possible.")
+        raise BadInput(f"most={_told(most)} is not a number of steps: 1 to 100000 are possible.")
     checked = [_checked(packages, requirements) for packages, requirements in problems]
     return tuple(_with_resolvelib(problem, most) for problem in checked) if resolver == "resolvelib" else _with_pubgrub(checked, most, seconds)
 
 
 # What is asked
-
-
-def _short(value: object) -> str:
-    text = _line(repr(value))
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _line(text: str) -> str:
@@ -128,13 +125,13 @@ def _checked(packages: Any, requirements: Sequence[str]) -> Problem:
     for name, versions in packages.items():
         plain[_name(name)] = offered = {}
         if not isinstance(versions, Mapping):
-            raise BadInput(f"package {_short(name)}: {_short(versions)} is not {{version: requirements}}.")
+            raise BadInput(f"package {_told(name)}: {_told(versions)} is not {{version: requirements}}.")
         seen = set()
         for version, requires in versions.items():
             try:
                 seen.add(number := Version(version))
             except (InvalidVersion, TypeError):
-                raise BadInput(f"{name} {_short(version)} is not a version such as '1.0'.") from None
+                raise BadInput(f"{name} {_told(version)} is not a version such as '1.0'.") from None
             if len(seen) == len(offered):
                 raise BadInput(f"{name} {version} is there twice: a version is offered once.")
             offered[str(number)] = _requirements(requires, f"{name} {version}")
@@ -157,7 +154,7 @@ def _of_wheels(wheels: Iterable[Any]) -> dict[str, dict[str, tuple[str, ...]]]:
                 raise BadInput(f"{wheel.name} {wheel.version} is there twice: a version is offered once.")
             packages[wheel.name][wheel.version] = wheel.requires
     except (TypeError, AttributeError):
-        raise BadInput(f"{_short(wheels)} is no index: pass {{name: {{version: requirements}}}} or Wheels.") from None
+        raise BadInput(f"{_told(wheels)} is no index: pass {{name: {{version: requirements}}}} or Wheels.") from None
     return packages
 
 
@@ -165,21 +162,21 @@ def _name(name: str) -> str:
     try:
         return canonicalize_name(name, validate=True)
     except (InvalidName, TypeError):
-        raise BadInput(f"{_short(name)} is not a package name such as 'mathlib'.") from None
+        raise BadInput(f"{_told(name)} is not a package name such as 'mathlib'.") from None
 
 
 def _requirements(texts: Sequence[str], whose: str) -> list[str]:
     """Normalized: a name and its versions."""
     if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise BadInput(f"{whose}: {_short(texts)} is not a list of requirements such as ['mathlib>=1.0,<2'].")
+        raise BadInput(f"{whose}: {_told(texts)} is not a list of requirements such as ['mathlib>=1.0,<2'].")
     plain = []
     for text in texts:
         try:
             requirement = Requirement(text)
         except (InvalidRequirement, TypeError):
-            raise BadInput(f"{whose}: {_short(text)} is not a requirement such as 'mathlib>=1.0,<2'.") from None
+            raise BadInput(f"{whose}: {_told(text)} is not a requirement such as 'mathlib>=1.0,<2'.") from None
         if requirement.extras or requirement.marker or requirement.url or "===" in str(requirement.specifier):
-            raise BadInput(f"{whose}: {_short(text)} has extras, a marker, a URL or '===': steps are shown of names and versions alone.")
+            raise BadInput(f"{whose}: {_told(text)} has extras, a marker, a URL or '===': steps are shown of names and versions alone.")
         plain.append(f"{canonicalize_name(requirement.name)}{requirement.specifier}")
     return plain
 
@@ -507,7 +504,7 @@ def random_index(packages: int, versions: int, tightness: float, seed: int = 0) 
     """
     _whole(packages=(packages, 2, 12), versions=(versions, 1, 20), seed=(seed, 0, 2**31))
     if isinstance(tightness, bool) or not isinstance(tightness, int | float) or not 0 <= tightness <= 1:
-        raise BadInput(f"tightness={_short(tightness)} is not a share: 0 to 1 are possible.")
+        raise BadInput(f"tightness={_told(tightness)} is not a share: 0 to 1 are possible.")
     draw = random.Random(f"{packages} {versions} {seed}")
     width = max(1, round((1 - tightness) * versions))
     index: dict[str, dict[str, list[str]]] = {}
@@ -523,4 +520,4 @@ def random_index(packages: int, versions: int, tightness: float, seed: int = 0) 
 def _whole(**given: tuple[int, int, int]) -> None:
     for name, (value, low, high) in given.items():
         if type(value) is not int or not low <= value <= high:
-            raise BadInput(f"{name}={_short(value)}: a whole number from {low} to {high} is possible.")
+            raise BadInput(f"{name}={_told(value)}: a whole number from {low} to {high} is possible.")

@@ -34,6 +34,16 @@ class Tools:
         return self.python.with_name(f"{name}.exe" if os.name == "nt" else name)
 
 
+def interpreter(folder: Path) -> Path:
+    """The Python of the virtual environment in this folder."""
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def site_packages(folder: Path) -> Path:
+    """Where that environment's packages lie, whichever Python it is of."""
+    return next(iter(folder.glob("lib/python3.*/site-packages")), folder / "Lib" / "site-packages")
+
+
 def find() -> Tools | None:
     """The tools, when all three are installed."""
     return next((found for folder in _folders() if (found := _look(folder))), None)
@@ -48,7 +58,7 @@ def install(constraint: Path | None = None) -> Tools:
     venv.EnvBuilder(with_pip=True, clear=True).create(folder)
     wanted = [str(_plain(line)) for line in importlib.metadata.requires("mllandscape") if 'extra == "tools"' in line.replace("'", '"')]
     limits = ["--constraint", str(constraint)] if constraint else []
-    if subprocess.run([_python(folder), "-m", "pip", "install", "--disable-pip-version-check", *limits, *wanted]).returncode:
+    if subprocess.run([interpreter(folder), "-m", "pip", "install", "--disable-pip-version-check", *limits, *wanted]).returncode:
         raise BadInput("pip could not install the tools, see above; run this again when the cause is gone.")
     _FOUND.pop(folder, None)
     return _look(folder)
@@ -68,10 +78,6 @@ def _folders() -> list[Path]:
     return [Path(sys.prefix) / "tools", Path(platformdirs.user_data_dir("mllandscape", appauthor=False)) / "tools"]
 
 
-def _python(folder: Path) -> Path:
-    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
 _FOUND: dict[Path, Tools] = {}
 """What is missing is looked for again, so that tools installed while a notebook is open are found by its next cell."""
 
@@ -79,9 +85,8 @@ _FOUND: dict[Path, Tools] = {}
 def _look(folder: Path) -> Tools | None:
     if folder in _FOUND:
         return _FOUND[folder]
-    for site in [folder / "Lib" / "site-packages", *folder.glob("lib/python3.*/site-packages")]:
-        found = {item.name: item.version for item in importlib.metadata.distributions(path=[str(site)]) if item.name in NAMES}
-        if len(found) == len(NAMES) and _python(folder).exists():
-            _FOUND[folder] = Tools(_python(folder), site, {name: found[name] for name in NAMES})
-            return _FOUND[folder]
-    return None
+    site = site_packages(folder)
+    found = {item.name: item.version for item in importlib.metadata.distributions(path=[str(site)]) if item.name in NAMES}
+    if len(found) == len(NAMES) and interpreter(folder).exists():
+        _FOUND[folder] = Tools(interpreter(folder), site, {name: found[name] for name in NAMES})
+    return _FOUND.get(folder)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from mllandscape import BadInput, units
-from mllandscape.memory.shape import told
+from mllandscape import BadInput, told, units
 
 
 @dataclass(frozen=True)

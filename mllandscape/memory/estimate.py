@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from textwrap import fill
 
-from mllandscape import BadInput, units
+from mllandscape import BadInput, told, units
 from mllandscape.memory.cards import capacity, label
 from mllandscape.memory.plan import DEFAULTS, PARALLEL, TrainingPlan
 from mllandscape.memory.predict import predict
 from mllandscape.memory.profile import PHASES, Band, MemoryProfile, Verdict
-from mllandscape.memory.shape import ModelShape, told
+from mllandscape.memory.shape import ModelShape
 
 WIDTH = 100
 

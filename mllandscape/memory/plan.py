@@ -2,8 +2,8 @@
 
 from dataclasses import asdict, dataclass, fields, replace
 
-from mllandscape import BadInput
-from mllandscape.memory.shape import ModelShape, told
+from mllandscape import BadInput, told
+from mllandscape.memory.shape import ModelShape
 
 CHOICES = {
     "precision": ("fp32", "amp-bf16", "bf16", "bf16-master"),

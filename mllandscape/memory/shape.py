@@ -7,7 +7,7 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 
-from mllandscape import BadInput, units
+from mllandscape import BadInput, told, units
 
 LIMITS = {
     "layers": 1_024,
@@ -198,15 +198,6 @@ class ModelShape:
 
 def _count(tensors: Tensors) -> int:
     return sum(prod(shape) for _, shape in tensors)
-
-
-def told(value: object) -> str:
-    """A wrong value as one short line, whatever it is."""
-    try:
-        text = " ".join(repr(value).split())
-    except ValueError:  # Python refuses to print a whole number of more than 4,300 digits
-        text = "a number of thousands of digits"
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _rung(width: int, style: str) -> ModelShape:

@@ -12,10 +12,10 @@ from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
-from mllandscape import BadInput
+from mllandscape import BadInput, told
 from mllandscape.memory.plan import LIMITS, SHARDED, TrainingPlan
 from mllandscape.memory.predict import by_task
-from mllandscape.memory.shape import ModelShape, told
+from mllandscape.memory.shape import ModelShape
 from mllandscape.memory.sharding import block_tensors, buckets, compute_bytes, groups, owned, reduce_bytes, ring, trained, weight_bytes
 
 BAND = (0.5, 2.0)
