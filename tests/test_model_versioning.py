@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from mllandscape import BadInput, charts, fingerprint, record, sandbox
 from mllandscape.lessons import model_versioning as lesson
+from mllandscape.repository import Repository
 from mllandscape.versioning import checkpoint, keeps, snippet, tracking
 from mllandscape.versioning.desk import Desk, Trainer, digits, pack, unpack
-from mllandscape.versioning.repository import Repository
 from mllandscape.versioning.run import CAUSES, Run, explain, packages
 from mllandscape.versioning.store import Store
 
@@ -165,6 +165,10 @@ def git(folder, *words):
 def test_edits_hold_what_no_commit_does_and_a_restored_tree_is_the_same_to_git(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))  # the user's own git must not matter
     monkeypatch.setenv("GIT_AUTHOR_NAME", "Somebody")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    (tmp_path / "home" / ".config" / "git").mkdir(parents=True)
+    (tmp_path / "home" / ".config" / "git" / "ignore").write_text("helper.py\n")
     repository = Repository(tmp_path / "project")
     first = repository.commit({"train.py": "one\n", ".gitignore": "data\n"}, "first")
     assert repository.edits() == b"" and repository.head == first
@@ -174,6 +178,7 @@ def test_edits_hold_what_no_commit_does_and_a_restored_tree_is_the_same_to_git(t
     edits = repository.edits()
     assert b"+two" in edits and b"+never added" in edits and b"data" not in edits
     monkeypatch.delenv("GIT_DIR")
+    (tmp_path / "home" / ".config" / "git" / "ignore").unlink()
     assert "two" in git(repository.folder, "diff", "HEAD") and "never added" not in git(repository.folder, "diff", "HEAD")
     assert git(repository.folder, "status", "--porcelain").split() == ["M", "train.py", "??", "helper.py"]  # the user's index was left alone
     restored = Repository.restore(tmp_path / "again", repository.bundle(), first, edits)

@@ -23,9 +23,9 @@ from typing import Any
 from mllandscape import BadInput, charts, fingerprint, record, sandbox
 from mllandscape.course import exercise
 from mllandscape.panel import Panel
+from mllandscape.repository import Repository
 from mllandscape.versioning import checkpoint, keeps, snippet, tracking
 from mllandscape.versioning.desk import EXTRA_DRAW, Desk, Trainer, accuracy_of, digits, load_train, pack, unpack
-from mllandscape.versioning.repository import Repository
 from mllandscape.versioning.run import Explanation, Run, explain, packages
 from mllandscape.versioning.snippet import Payload, attempt
 from mllandscape.versioning.store import Store

@@ -12,10 +12,12 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mllandscape import BadInput, drift, record, sandbox
+from mllandscape.repository import Repository
 from mllandscape.serving.pipeline import forward, load_golden, normalise, release, save_golden, serve
 
 COMMITS = 64
@@ -86,31 +88,25 @@ def _nothing_to_find(number: int, wanted: str, bad: int) -> str:
 
 def bisect_here(folder: str, commits: list[dict], bad: int, check_ends: bool) -> dict:
     """The child's part: make the repository with git fast-import, check both ends, run the bisection."""
-    repository, tried = Path(folder) / "repository", Path(folder) / "tried.jsonl"
-    repository.mkdir()
-    # Neither the user's nor the machine's git configuration: a hook or a signing key of theirs would take part.
-    environment = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0", "HOME": folder, "LC_ALL": "C"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    repository, tried = Repository(Path(folder) / "repository"), Path(folder) / "tried.jsonl"
+    repository.folder.mkdir()
     check = [sys.executable, "-P", "-m", ME, "check", str(Path(folder) / "golden.npz"), str(tried)]
+    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
 
-    def git(*words: str, stdin: bytes = b"") -> str:
-        done = subprocess.run(["git", *words], cwd=repository, input=stdin, env=environment, capture_output=True, check=False)
-        if done.returncode:
-            last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-            raise BadInput(f"git {words[0]} failed ({last}); git 2.28 or later is needed.")
-        return done.stdout.decode().strip()
+    def git(*words: str, **more: Any) -> str:
+        return repository.git(*words, **more).decode().strip()
 
     git("init", "--quiet", "--initial-branch=main")
     git("fast-import", "--quiet", stdin=fast_import(commits))
     shas = git("rev-list", "--reverse", "main").split()
     for number, wanted in ((1, "pass"), (bad, "fail")) if check_ends else ():
         git("checkout", "--quiet", shas[number - 1])
-        code = subprocess.run(check, cwd=repository, env=environment, capture_output=True, check=False).returncode
+        code = subprocess.run(check, cwd=repository.folder, env=os.environ | path, capture_output=True, check=False).returncode
         if {0: "pass", 1: "fail"}.get(code) != wanted:
             raise BadInput(_nothing_to_find(number, wanted, bad))
     tried.write_text("", encoding="utf-8")  # without the ends
     git("bisect", "start", shas[bad - 1], shas[0])
-    git("bisect", "run", *check)
+    git("bisect", "run", *check, env=path)
     named = git("rev-parse", "refs/bisect/bad")
     lines = (json.loads(line) for line in tried.read_text(encoding="utf-8").splitlines())
     return {
@@ -138,7 +134,7 @@ def check_here(golden: str, tried: str) -> int:
     state, labels = load_golden(golden)
     frozen = serve(state).answers == labels
     answers = forward(normalise(state.data, (now["mean"], now["std"])), state.weights, state.hardware).argmax(1)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    commit = Repository(".").head
     with open(tried, "a", encoding="utf-8") as log:
         log.write(json.dumps([commit, float((answers == labels).mean())]) + "\n")
     test = drift.paired(frozen, answers == labels)

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mllandscape.repository import Repository
 from mllandscape.versioning import checkpoint
-from mllandscape.versioning.repository import Repository
 from mllandscape.versioning.run import Run, packages
 from mllandscape.versioning.store import Store
 

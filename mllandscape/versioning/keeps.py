@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from mllandscape import BadInput, record, sandbox
+from mllandscape.repository import IDENTITY
 from mllandscape.versioning import checkpoint
 from mllandscape.versioning.desk import Desk, Trainer, digits, pack
-from mllandscape.versioning.repository import IDENTITY
 from mllandscape.versioning.run import Run, packages
 from mllandscape.versioning.store import Store
 

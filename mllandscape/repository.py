@@ -26,12 +26,12 @@ class Repository:
         """Write these files, by path, and commit all that is there; the first commit makes the repository. Returns the commit's hash."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / ".git").exists():
-            self._git("init", "--quiet", "--initial-branch=main")
-            self._git("config", "core.autocrlf", "false")
+            self.git("init", "--quiet", "--initial-branch=main")
+            self.git("config", "core.autocrlf", "false")
         for path, text in files.items():
             self.write(path, text)
-        self._git("add", "--all")
-        self._git("commit", "--quiet", "--message", message)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
         return self.head
 
     def write(self, path: str, text: str) -> None:
@@ -40,7 +40,7 @@ class Repository:
 
     @property
     def head(self) -> str:
-        return self._git("rev-parse", "HEAD").decode().strip()
+        return self.git("rev-parse", "HEAD").decode().strip()
 
     def edits(self) -> bytes:
         """The difference between the last commit and the files as they lie there, new ones included and ignored ones not; empty if there is none.
@@ -49,15 +49,15 @@ class Repository:
         """
         with tempfile.TemporaryDirectory() as folder:
             own = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-            self._git("read-tree", "HEAD", env=own)
-            self._git("add", "--all", env=own)
-            return self._git("diff", "--cached", "--binary", "--full-index", "HEAD", env=own)
+            self.git("read-tree", "HEAD", env=own)
+            self.git("add", "--all", env=own)
+            return self.git("diff", "--cached", "--binary", "--full-index", "HEAD", env=own)
 
     def bundle(self) -> bytes:
         """Every commit, in one file that git can clone from."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "history.bundle"
-            self._git("-c", "pack.threads=1", "bundle", "create", "--quiet", str(path), "HEAD", "main")
+            self.git("-c", "pack.threads=1", "bundle", "create", "--quiet", str(path), "HEAD", "main")
             return path.read_bytes()
 
     @classmethod
@@ -68,16 +68,18 @@ class Repository:
             for name, content in (("history.bundle", bundle), ("edits.diff", edits)):
                 (Path(temporary) / name).write_bytes(content)
             made.folder.mkdir(parents=True)
-            made._git("clone", "--quiet", "--no-checkout", "--config", "core.autocrlf=false", str(Path(temporary) / "history.bundle"), ".")
-            made._git("checkout", "--quiet", "--detach", commit)
+            made.git("clone", "--quiet", "--no-checkout", "--config", "core.autocrlf=false", str(Path(temporary) / "history.bundle"), ".")
+            made.git("checkout", "--quiet", "--detach", commit)
             if edits:
-                made._git("apply", "--whitespace=nowarn", str(Path(temporary) / "edits.diff"))
+                made.git("apply", "--whitespace=nowarn", str(Path(temporary) / "edits.diff"))
         return made
 
-    def _git(self, *words: str, env: Mapping[str, str] | None = None) -> bytes:
+    def git(self, *words: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
+        """What one git command prints. The user's own configuration, ignored names and GIT_ variables have no part in it."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        own = {**inherited, **IDENTITY, "XDG_CONFIG_HOME": os.devnull, **(env or {})}  # git/ignore and git/attributes lie there, or in HOME without it
         try:
-            done = subprocess.run(["git", *words], cwd=self.folder, env={**inherited, **IDENTITY, **(env or {})}, capture_output=True, check=False)
+            done = subprocess.run(["git", *words], cwd=self.folder, input=stdin, env=own, capture_output=True, check=False)
         except OSError:
             raise BadInput("git is not a program on this machine: install it.") from None
         if done.returncode:
