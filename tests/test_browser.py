@@ -157,12 +157,12 @@ def test_the_panel_answers_to_mouse_and_keyboard_in_jupyterlab(lab, chromium, sc
         assert panel.handle.get_attribute("role") == "slider"
         broken = page.get_by_text("Error displaying widget").count()
         assert not broken, f"{broken} widgets could not be shown"
-        panel.box.screenshot(path=screenshots / f"{Path(name).stem}-light.png")
-        menu(page, "Settings", "Theme", "JupyterLab Dark")
-        wait_for(lambda: page.evaluate("document.body.dataset.jpThemeLight") == "false", 15, "the dark theme")
-        page.wait_for_selector("#jupyterlab-splash", state="detached")
-        panel.box.scroll_into_view_if_needed()
-        panel.box.screenshot(path=screenshots / f"{Path(name).stem}-dark.png")
+        for theme, is_light in (("Light", "true"), ("Dark", "false")):  # the server remembers the last one
+            menu(page, "Settings", "Theme", f"JupyterLab {theme}")
+            wait_for(lambda light=is_light: page.evaluate("document.body.dataset.jpThemeLight") == light, 15, f"the {theme.lower()} theme")
+            page.wait_for_selector("#jupyterlab-splash", state="detached")
+            panel.box.scroll_into_view_if_needed()
+            panel.box.screenshot(path=screenshots / f"{Path(name).stem}-{theme.lower()}.png")
         page.screenshot(path=screenshots / f"{Path(name).stem}-dark-page.png")
     finally:
         page.close()
