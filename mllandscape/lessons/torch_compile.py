@@ -574,15 +574,9 @@ class Clock:
 
     def of(self, work: Callable[[], Any]) -> float:
         if self.cuda:
-            import torch
+            from mllandscape.memory.cuda_step import stream_seconds
 
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            torch.cuda.synchronize()
-            start.record()
-            work()
-            end.record()
-            end.synchronize()
-            return start.elapsed_time(end) / 1e3
+            return stream_seconds(work)
         begun, children = time.process_time(), _children()
         work()
         return time.process_time() - begun + _children() - children

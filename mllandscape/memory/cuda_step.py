@@ -30,6 +30,17 @@ NO_KERNEL = "No available kernel"
 """What torch says when none of the attention kernels that were asked for takes the inputs."""
 
 
+def stream_seconds(work: Callable[[], Any]) -> float:
+    """The CUDA stream's time from before the first kernel of ``work`` to after its last, by two events."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
 class Gpu:
     """GPU 0 and this process's allocator on it. Raises BadInput where torch has none."""
 
@@ -73,14 +84,8 @@ class Gpu:
         return workspaces
 
     def seconds(self, work: Callable[[], Any]) -> float:
-        """The stream's time from before the first kernel of ``work`` to after its last."""
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        start.record()
-        work()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3
+        """See ``stream_seconds``."""
+        return stream_seconds(work)
 
     def history(self) -> Any:
         """A context that yields a function which lists what the allocator did so far: (action, bytes, unix time in µs)."""
