@@ -25,7 +25,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from mllandscape import BadInput, sandbox
+from mllandscape import BadInput, sandbox, told
 
 MOST = 8
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
@@ -86,10 +86,10 @@ def run_ranks(
     """
     sandbox._check_target(target)
     if isinstance(ranks, bool) or not isinstance(ranks, int) or not 1 <= ranks <= MOST:
-        raise BadInput(f"ranks={sandbox._short(ranks)} is not a number of ranks: pass a whole number from 1 to {MOST}.")
+        raise BadInput(f"ranks={told(ranks)} is not a number of ranks: pass a whole number from 1 to {MOST}.")
     for name, value in {"seconds": seconds, "patience": patience}.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86_000:
-            raise BadInput(f"{name}={sandbox._short(value)} is not a time limit: pass a positive number of seconds, at most 86000.")
+            raise BadInput(f"{name}={told(value)} is not a time limit: pass a positive number of seconds, at most 86000.")
     sandbox._check_kwargs(target, kwargs)
     loopback = "lo" if sys.platform == "linux" else "lo0"
     child_env = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
@@ -202,16 +202,16 @@ def _verdict(left: list[dict], patience: float, limit: float, stopped: float | N
     if events:
         if not last:
             who = f"rank {events[0]} waited {patience:g} s{left[events[0]]['where']} for the others"
-            told = _failed(events[0], left[events[0]], f"{who}: some came too late, or the collectives of the ranks do not match")
-            return told | {"ending": "hung", "failed_rank": None}
+            failed = _failed(events[0], left[events[0]], f"{who}: some came too late, or the collectives of the ranks do not match")
+            return failed | {"ending": "hung", "failed_rank": None}
         rank, record = last[0], left[last[0]]
         too = "".join(f", rank {other} too" for other in last[1:])
         message = f"rank {rank} hangs{record.get('where') or _where(record['stack'])}{too}: the others waited {patience:g} s for it"
         return {"ending": "hung", "failed_rank": rank, "message": message, "traceback": record.get("traceback") or _stood(rank, record["stack"])}
     if stopped is not None and last:
         places = "; ".join(f"rank {rank} was{_where(left[rank]['stack']) or ' starting'}" for rank in last)
-        told = {"message": f"stopped at the time limit of {limit:g} s: {places}", "traceback": "\n".join(_stood(rank, left[rank]["stack"]) for rank in last)}
-        return {"ending": "timeout", "failed_rank": last[0] if len(last) == 1 < len(left) else None} | told
+        stopped_at = {"message": f"stopped at the time limit of {limit:g} s: {places}", "traceback": "\n".join(_stood(rank, left[rank]["stack"]) for rank in last)}
+        return {"ending": "timeout", "failed_rank": last[0] if len(last) == 1 < len(left) else None} | stopped_at
     if among("lost") and among("ok"):
         rank, done = among("lost")[0], ", ".join(map(str, sorted(among("ok"))))
         return _failed(rank, left[rank], f"rank {rank} waited{left[rank]['where']}, but rank {done} had returned: the collectives of the ranks do not match")
@@ -260,7 +260,7 @@ def _rank(folder: Path) -> None:
         try:
             sandbox._write(folder / f"rank{rank}.json", {"kind": "ok", "value": value})
         except (TypeError, ValueError, RecursionError) as error:
-            raise TypeError(f"{request['target']} returned {sandbox._short(value)}, which is not JSON ({error})") from None
+            raise TypeError(f"{request['target']} returned {told(value)}, which is not JSON ({error})") from None
         with contextlib.suppress(Exception):
             dist.destroy_process_group()
         _leave()
@@ -313,7 +313,7 @@ def _member(target: str = "", kwargs: str = "{}") -> None:
     with contextlib.suppress(ValueError):
         given = json.loads(kwargs)
     if not isinstance(given, dict):
-        raise BadInput(f"{sandbox._short(kwargs)} is not a JSON object: pass the arguments of {target} by name, such as '{{\"steps\": 3}}'.")
+        raise BadInput(f"{told(kwargs)} is not a JSON object: pass the arguments of {target} by name, such as '{{\"steps\": 3}}'.")
     import torch.distributed as dist
     from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -335,5 +335,5 @@ if __name__ == "__main__":
 
     try:
         ranks._rank(Path(sys.argv[2])) if sys.argv[1:2] == ["rank"] else ranks._member(*sys.argv[1:3])
-    except BadInput as told:
-        raise SystemExit(f"mllandscape: {told}") from None
+    except BadInput as error:
+        raise SystemExit(f"mllandscape: {error}") from None
