@@ -210,8 +210,9 @@ def _verdict(left: list[dict], patience: float, limit: float, stopped: float | N
         return {"ending": "hung", "failed_rank": rank, "message": message, "traceback": record.get("traceback") or _stood(rank, record["stack"])}
     if stopped is not None and last:
         places = "; ".join(f"rank {rank} was{_where(left[rank]['stack']) or ' starting'}" for rank in last)
-        stopped_at = {"message": f"stopped at the time limit of {limit:g} s: {places}", "traceback": "\n".join(_stood(rank, left[rank]["stack"]) for rank in last)}
-        return {"ending": "timeout", "failed_rank": last[0] if len(last) == 1 < len(left) else None} | stopped_at
+        stood = "\n".join(_stood(rank, left[rank]["stack"]) for rank in last)
+        report = {"message": f"stopped at the time limit of {limit:g} s: {places}", "traceback": stood}
+        return {"ending": "timeout", "failed_rank": last[0] if len(last) == 1 < len(left) else None} | report
     if among("lost") and among("ok"):
         rank, done = among("lost")[0], ", ".join(map(str, sorted(among("ok"))))
         return _failed(rank, left[rank], f"rank {rank} waited{left[rank]['where']}, but rank {done} had returned: the collectives of the ranks do not match")
