@@ -14,7 +14,7 @@ WRITTEN_FOR = "2.13"
 _MOVED = "torch {} has moved a private API ({}); this version of mllandscape is written for torch " + f"{WRITTEN_FOR}."
 
 try:
-    from torch._C import _current_graph_task_id, _get_dispatch_mode, _TorchDispatchModeKey
+    from torch._C import _current_autograd_node, _current_graph_task_id, _get_dispatch_mode, _TorchDispatchModeKey
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
@@ -22,14 +22,15 @@ try:
     DEVICE_OF = torch.ops.prim.device.default
     VALUE_OF = torch.ops.aten._local_scalar_dense.default
     FUSED_SGD = torch.ops.aten._fused_sgd_.default
+    ADD = torch.ops.aten.add.Tensor
     CAST = torch.ops.aten._to_copy.default
     FLASH_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention.default
 except (ImportError, AttributeError) as moved:
     raise BadInput(_MOVED.format(torch.__version__, moved)) from None
 
 __all__ = [
-    "CAST", "DEVICE_OF", "FLASH_ATTENTION", "FUSED_SGD", "VALUE_OF", "FakeTensor", "FakeTensorMode", "TorchDispatchMode",
-    "cache_counts", "capability_warning", "code_capabilities", "code_runs_on", "compilations", "fake_ranks", "forget_compilations", "forget_workspaces",
+    "ADD", "CAST", "DEVICE_OF", "FLASH_ATTENTION", "FUSED_SGD", "VALUE_OF", "FakeTensor", "FakeTensorMode", "TorchDispatchMode",
+    "backward_node", "cache_counts", "capability_warning", "code_capabilities", "code_runs_on", "compilations", "fake_ranks", "forget_compilations", "forget_workspaces",
     "frozen", "generated_code", "graph_breaks", "graph_count", "in_backward", "local", "mark_dynamic", "mark_unbacked", "memory_history", "recompile_limit",
     "release_capabilities", "sharding_watched", "storage_key", "tree_leaves", "under_fake_tensors",
 ]  # fmt: skip
@@ -38,6 +39,12 @@ __all__ = [
 def in_backward() -> bool:
     """Whether autograd's engine is running in this thread."""
     return _current_graph_task_id() != -1
+
+
+def backward_node() -> int | None:
+    """A number of the node that autograd's engine runs in this thread, or has run last while it adds up what that node returned; None outside of it."""
+    node = _current_autograd_node()
+    return None if node is None else node._sequence_nr()
 
 
 def under_fake_tensors() -> bool:

@@ -72,8 +72,8 @@ class Apart:
     """Where a measured peak's bytes are. ``predicted`` + ``tensors`` + ``kernels`` + ``workspaces`` + ``rounding`` = ``allocated``.
 
     ``predicted`` are live tensors alone and ``expected`` all that ``predict`` expects of the allocator. ``tensors`` is what the tracker saw beyond the
-    predicted; ``kernels`` what was asked for beyond that, which kernels allocate for themselves (below 0 where autograd adds in place and the tracker does not
-    see it); ``workspaces`` what cuBLAS kept; ``rounding`` what the allocator gave beyond what was asked for.
+    predicted; ``kernels`` what was asked for beyond that, which kernels allocate for themselves; ``workspaces`` what cuBLAS kept; ``rounding`` what the
+    allocator gave beyond what was asked for.
     """
 
     name: str

@@ -47,7 +47,7 @@ class Measured:
       ``reserved`` at that moment, which is the CUDA context, loaded kernels and other processes. Between two phases ``reserved`` only grows, unless the
       allocator retries, so a sample there misses nothing else.
     - ``tracked``: live tensors by category at the highest moment of one more step, by the tracker that also traces. It sees no byte that a kernel allocates
-      for itself, and while it looks, autograd adds up gradients out of place (torch/csrc/autograd/input_buffer.cpp).
+      for itself.
     - ``workspaces``: what cuBLAS had kept, by the allocator's counter before and after they were let go of. ``left``: what was allocated after
       everything was let go of, less what was before.
 

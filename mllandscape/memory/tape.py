@@ -10,6 +10,7 @@ the number behind each dimension's name.
 """
 
 import heapq
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 
@@ -17,12 +18,12 @@ Size = tuple[str, int]
 
 
 class Storage:
-    """Bytes that are live for as long as Python refers to this object."""
+    """Bytes that are live for as long as Python refers to this object. A ``view`` is of a tensor that torch keeps, so nothing is added into it."""
 
-    __slots__ = ("size", "category", "events")
+    __slots__ = ("size", "category", "events", "view")
 
-    def __init__(self, tape: "Tape", size: Size, category: str):
-        self.size, self.category, self.events = size, category, tape.events
+    def __init__(self, tape: "Tape", size: Size, category: str, view: bool = False):
+        self.size, self.category, self.events, self.view = size, category, tape.events, view
         self.events.append((1, size, category))
 
     def become(self, category: str) -> None:
@@ -125,8 +126,8 @@ class Tape:
     def new(self, size: Size, category: str | None = None) -> Storage:
         return Storage(self, size, category or self._region)
 
-    def temporary(self, size: Size) -> Storage:
-        return Storage(self, size, "temporaries")
+    def temporary(self, size: Size, view: bool = False) -> Storage:
+        return Storage(self, size, "temporaries", view)
 
     def node(self, inputs: tuple, rule: Callable, slots: int = 1) -> Node | None:
         """The backward node of an operation, or None if nothing among its inputs is trained."""
@@ -209,7 +210,7 @@ class Tape:
                 gradient, gradients[place] = gradients[place], None
                 if target is None:
                     continue
-                target.slots[slot] = gradient if target.slots[slot] is None else self._summed(gradient)
+                target.slots[slot] = gradient if target.slots[slot] is None else self._summed(target.slots, slot, gradient)
                 gradient = None
                 target.waiting -= 1
                 if not target.waiting and isinstance(target, Parameter):
@@ -223,8 +224,12 @@ class Tape:
         storage, checkpoint.recomputed[index] = checkpoint.recomputed[index], None
         return storage
 
-    def _summed(self, gradient: Storage) -> Storage:
-        """Two gradients of one tensor are added out of place, as torch does while a dispatch mode is active."""
+    def _summed(self, slots: list[Storage | None], slot: int, gradient: Storage) -> Storage:
+        """A tensor's second gradient is added into the first if nothing else refers to that (torch/csrc/autograd/input_buffer.cpp, ``accumulate``)."""
+        first = slots[slot]
+        if first.size == gradient.size and not first.view and sys.getrefcount(first) == 3:  # the slot, the name, the call
+            return first
+        del first
         return self.temporary(gradient.size)
 
     def _accumulate(self, parameter: Parameter) -> None:
@@ -273,9 +278,9 @@ class Tape:
         def rule(g):
             if b_size:  # addmm
                 gx = self.temporary(x_size) if x_trained else None
-                gw = self.temporary(w_size) if w_trained else None
+                gw = self.temporary(w_size, view=True) if w_trained else None  # the product, transposed
                 return (g, b_size) if b_trained else None, gx, gw
-            gw = self.temporary(w_size) if w_trained else None  # mm
+            gw = self.temporary(w_size, view=True) if w_trained else None  # mm
             return self.temporary(x_size) if x_trained else None, gw
 
         node = self.node((bias, x, w) if bias else (x, w), rule)

@@ -8,12 +8,14 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from mllandscape.torch_private import (
+    ADD,
     CAST,
     DEVICE_OF,
     FUSED_SGD,
     VALUE_OF,
     FakeTensor,
     TorchDispatchMode,
+    backward_node,
     in_backward,
     local,
     sharding_watched,
@@ -27,6 +29,7 @@ BLOCK = 512
 PARAMETERS = ("parameters", "sharded parameters")
 
 _region: list[str] = []
+_ENGINE = -1
 
 
 @contextmanager
@@ -39,12 +42,17 @@ def region(category: str):
         _region.pop()
 
 
+def _bytes(tensor: torch.Tensor) -> int:
+    return -(-tensor.untyped_storage().nbytes() // BLOCK) * BLOCK
+
+
 class Tracker(TorchDispatchMode):
     """Live bytes by category, from every operation that torch dispatches in the ``with`` block.
 
-    Exact for requested tensor bytes in blocks of 512 B. Blind to what kernels allocate inside themselves, to the
-    caching allocator's reserve and to the CUDA context. With ``budget`` (bytes) the operation that would exceed it raises
-    torch.OutOfMemoryError, which is how an out-of-memory is shown where the operating system cannot enforce a limit.
+    Exact for requested tensor bytes in blocks of 512 B, as they are without it: under a dispatch mode autograd adds a tensor's second gradient out of
+    place, and this counts it in place where torch otherwise does that (torch/csrc/autograd/input_buffer.cpp, ``accumulate``). Blind to what kernels
+    allocate inside themselves, to the caching allocator's reserve and to the CUDA context. With ``budget`` (bytes) the operation that would exceed it
+    raises torch.OutOfMemoryError, which is how an out-of-memory is shown where the operating system cannot enforce a limit.
     ``events`` lists (phase, operation, category, change in bytes) since the last ``reset``.
     """
 
@@ -57,6 +65,8 @@ class Tracker(TorchDispatchMode):
         self.live = Counter()
         self.total = 0
         self._storages: dict[int, tuple[weakref.ref, int, str]] = {}
+        self._made_by: dict[int, int] = {}  # temporaries of the backward pass by the node that made them
+        self._sum: tuple[int, int] | None = None  # the bytes of a sum of gradients that is not counted yet, and the key of the first of them
         self._operation = ""
         self.reset()
 
@@ -131,14 +141,39 @@ class Tracker(TorchDispatchMode):
             return 1  # .item(), as in every optimizer's bias correction: a fake tensor has no value, and no byte depends on it
         if func is FUSED_SGD and isinstance(args[0][0], FakeTensor):
             return None  # it works in place; torch has no fake kernel for it and would run it on real zeros of the model's size
+        self._settle()
         result = func(*args, **(kwargs or {}))
         if self._propagating():
             return result  # tensors of the global shape, made to work out a layout
         self._operation = func.__name__
+        if func is ADD and self._adds_gradients(*args[:2]):
+            self._follow(result, "temporaries")
+            self._made_by[storage_key(result)] = _ENGINE
+            self._sum = _bytes(result), storage_key(args[0])
+            if not self._reusable(*args[:2]):
+                self._settle()
+            return result
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and not self.category_of(tensor):
                 self.add(tensor, self._category(func, args))
         return result
+
+    def _adds_gradients(self, first: torch.Tensor, second: torch.Tensor) -> bool:
+        """Whether this is the engine's addition to what it has already, and no node's own: not to what this node made (``x * x`` is overlooked)."""
+        now = backward_node()
+        return now not in (None, self._made_by.get(storage_key(first))) and not torch.is_grad_enabled() and isinstance(second, torch.Tensor)
+
+    def _reusable(self, first: torch.Tensor, second: torch.Tensor) -> bool:
+        """Whether torch would add into ``first``, if nothing else refers to it. To a view's base its view does."""
+        whole = first.untyped_storage().nbytes() == first.numel() * first.itemsize and not first._is_view()
+        alike = first.shape == second.shape and first.dtype == second.dtype and storage_key(first) != storage_key(second)
+        return whole and alike and self.category_of(first) == "temporaries"
+
+    def _settle(self) -> None:
+        """Something else happens before the first of two added gradients is let go of: their sum has bytes of its own."""
+        if self._sum:
+            (size, _), self._sum = self._sum, None
+            self._change("temporaries", size)
 
     def _category(self, func, args) -> str:
         if self._distributed and _region and _region[-1] in ("gathered layers", "reduce-scatter buffers"):
@@ -158,7 +193,6 @@ class Tracker(TorchDispatchMode):
     def add(self, tensor: torch.Tensor, category: str) -> None:
         """Count the tensor's storage from now until nothing refers to it; a known storage changes its category."""
         tensor = local(tensor)
-        storage = tensor.untyped_storage()
         key = storage_key(tensor)
         if key in self._storages:
             reference, size, old = self._storages[key]
@@ -167,13 +201,20 @@ class Tracker(TorchDispatchMode):
                 self._change(old, -size)
                 self._change(category, size)
             return
-        size = -(-storage.nbytes() // BLOCK) * BLOCK
+        size = _bytes(tensor)
         if self.budget is not None and self.total + size > self.budget:
             raise torch.OutOfMemoryError(
                 f"{self._operation} tried to allocate {size} bytes with {self.total} bytes live: over the budget of {self.budget} bytes."
             )
-        self._storages[key] = (weakref.ref(storage, lambda _, key=key: self._free(key)), size, category)
+        self._follow(tensor, category)
         self._change(category, size)
+
+    def _follow(self, tensor: torch.Tensor, category: str) -> None:
+        """Know a new storage until nothing refers to it."""
+        key = storage_key(tensor)
+        self._storages[key] = (weakref.ref(tensor.untyped_storage(), lambda _, key=key: self._free(key)), _bytes(tensor), category)
+        if category == "temporaries" and (node := backward_node()) is not None:
+            self._made_by[key] = node
 
     def rename(self, old: str, new: str) -> None:
         """Move everything live from one category to another."""
@@ -192,6 +233,11 @@ class Tracker(TorchDispatchMode):
 
     def _free(self, key: int) -> None:
         _, size, category = self._storages.pop(key)
+        self._made_by.pop(key, None)
+        if self._sum and self._sum[1] == key:
+            self._sum = None  # the sum has taken these bytes over
+            return
+        self._settle()
         self._change(category, -size)
 
     def _change(self, category: str, size: int) -> None:
