@@ -29,10 +29,10 @@ except (ImportError, AttributeError) as moved:
     raise BadInput(_MOVED.format(torch.__version__, moved)) from None
 
 __all__ = [
-    "ADD", "CAST", "DEVICE_OF", "FLASH_ATTENTION", "FUSED_SGD", "VALUE_OF", "FakeTensor", "FakeTensorMode", "TorchDispatchMode",
-    "backward_node", "cache_counts", "capability_warning", "code_capabilities", "code_runs_on", "compilations", "fake_ranks", "forget_compilations", "forget_workspaces",
-    "frozen", "generated_code", "graph_breaks", "graph_count", "in_backward", "local", "mark_dynamic", "mark_unbacked", "memory_history", "recompile_limit",
-    "release_capabilities", "sharding_watched", "storage_key", "tree_leaves", "under_fake_tensors",
+    "ADD", "CAST", "DEVICE_OF", "FLASH_ATTENTION", "FUSED_SGD", "VALUE_OF", "FakeTensor", "FakeTensorMode", "TorchDispatchMode", "backward_node",
+    "cache_counts", "capability_warning", "code_capabilities", "code_runs_on", "compilations", "fake_ranks", "forget_compilations", "forget_workspaces",
+    "frozen", "generated_code", "graph_breaks", "graph_count", "in_backward", "local", "mark_dynamic", "mark_unbacked", "memory_history",
+    "recompile_limit", "release_capabilities", "sharding_watched", "storage_key", "tree_leaves", "under_fake_tensors",
 ]  # fmt: skip
 
 
