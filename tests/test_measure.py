@@ -421,11 +421,11 @@ def test_a_grid_within_the_bar_has_no_problems_and_a_missing_term_is_named():
     good = accuracy.judge({name: synthetic(one.shape, one.plan) for name, one in cells.items()})
     assert good.problems() == [] and good.mean < 0.01 and good.inside == 1
     assert str(good).startswith(f"{len(cells)} plans: ")
-    missing = {name: synthetic(one.shape, one.plan, kernels=predict(one.shape, one.plan).allocated // 20) for name, one in cells.items()}
+    missing = {name: synthetic(one.shape, one.plan, kernels=predict(one.shape, one.plan).allocated // 10) for name, one in cells.items()}
     bad = accuracy.judge(missing)
     assert len(bad.problems()) > len(cells) and any("mean error" in line for line in bad.problems())
     share, where = bad.term("kernels")
-    assert share == pytest.approx(0.05, rel=0.1) and bad.term("tensors")[0] == 0 and where.kernels > 0
+    assert share == pytest.approx(0.1 / 1.1, rel=0.1) and bad.term("tensors")[0] == 0 and where.kernels > 0
     wide = accuracy.judge({name: synthetic(one.shape, one.plan, reserve=1.5) for name, one in cells.items()})
     assert [line for line in wide.problems() if "inside the band" in line]
 

@@ -24,6 +24,9 @@ from mllandscape.memory.tape import Parameter, Size, Tape, Tensor
 BLOCK = 512
 """Bytes. CUDA's caching allocator rounds every request up to this (c10/cuda/CUDACachingAllocator, kMinBlockSize)."""
 
+SPLIT = units.MIB
+"""Bytes. So much or less of a large segment's rest is not split off (kSmallSize there)."""
+
 
 @dataclass(frozen=True)
 class Features:
@@ -465,39 +468,51 @@ def replay(live: Counter, stretches: Iterable[Stretch], changes: list[int], repe
     return {category: count for category, count in peak.items() if count}
 
 
-def held(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
+def held(shape: ModelShape, plan: TrainingPlan) -> Counter:
     """Bytes that are there before the step and after it: parameters, master weights, optimizer states, inputs; all of them this rank's own."""
+    live = Counter()
+    for category, times, count in kept(shape, plan):
+        live[category] += times * rounded(count)
+    return live
+
+
+def kept(shape: ModelShape, plan: TrainingPlan) -> list[tuple[str, int, int]]:
+    """(category, number of such tensors, bytes asked for each) of what is held; the same category comes many times."""
     weight, stepped = sharding.weight_bytes(plan), stepped_bytes(plan)
     sharded, ranks = plan.strategy in SHARDED, plan.shard_ranks
-    live = Counter()
+    found = []
     eightbit = 0
     for group, times in zip(named_parameters(shape, plan), (1, shape.layers, 1), strict=True):
         for name, size in group.items():
             count = sharding.shard(size, ranks)
-            live["sharded parameters" if sharded else "parameters"] += times * rounded(count * weight)
+            found.append(("sharded parameters" if sharded else "parameters", times, count * weight))
             if not sharding.trained(name, plan):
                 continue
             eightbit += times * (count >= 4096)
             if plan.strategy != "zero1":
-                live["optimizer states"] += times * state_bytes(plan.optimizer, (count,) if sharded else size, stepped)
+                found += [("optimizer states", times, state) for state in states(plan.optimizer, (count,) if sharded else size, stepped)]
             if plan.precision == "bf16-master":
-                live["master weights"] += times * rounded(count * 4)
+                found.append(("master weights", times, count * 4))
             if plan.accumulation > 1 and not sharded and not plan.gradient_as_bucket_view:
-                live["gradients"] += times * rounded(count * weight)
+                found.append(("gradients", times, count * weight))
     if plan.strategy == "zero1":
         mine = largest_owned(shape, plan)
-        live["optimizer states"] = sum(state_bytes(plan.optimizer, size, stepped) for size in mine)
+        found += [("optimizer states", 1, state) for size in mine for state in states(plan.optimizer, size, stepped)]
         eightbit = sum(prod(size) >= 4096 for size in mine)
     if plan.optimizer == "adamw8bit":
-        live["optimizer states"] += (eightbit if plan.in_backward else min(eightbit, 1)) * 2 * rounded(256 * 4)
+        found.append(("optimizer states", 2 * (eightbit if plan.in_backward else min(eightbit, 1)), 256 * 4))
     if plan.strategy in ("ddp", "zero1"):
-        live["all-reduce buckets"] = sum(rounded(count * weight) for count in sharding.buckets(shape, plan))
+        found += [("all-reduce buckets", 1, count * weight) for count in sharding.buckets(shape, plan)]
     if sharded and plan.accumulation > 1:
-        live["gradient shards"] = sum(group.times * rounded(group.reduced(plan) // ranks * weight) for group in sharding.groups(shape, plan))
-    live["inputs"] = 2 * rounded(8 * plan.tokens * plan.accumulation)
+        found += gradient_shards(shape, plan)
+    found.append(("inputs", 2, 8 * plan.tokens * plan.accumulation))
     if shape.style == "llama":
-        live["inputs"] += 2 * rounded(plan.sequence * shape.head_dim * sharding.compute_bytes(plan))
-    return live
+        found.append(("inputs", 2, plan.sequence * shape.head_dim * sharding.compute_bytes(plan)))
+    return found
+
+
+def gradient_shards(shape: ModelShape, plan: TrainingPlan) -> list[tuple[str, int, int]]:
+    return [("gradient shards", group.times, group.reduced(plan) // plan.shard_ranks * sharding.weight_bytes(plan)) for group in sharding.groups(shape, plan)]
 
 
 def stepped_bytes(plan: TrainingPlan) -> int:
@@ -512,7 +527,12 @@ def largest_owned(shape: ModelShape, plan: TrainingPlan) -> list[tuple[int, ...]
 
 
 def state_bytes(optimizer: str, size: tuple[int, ...], itemsize: int) -> int:
-    """Bytes of one parameter's optimizer states.
+    """Bytes of one parameter's optimizer states, each in whole blocks."""
+    return sum(map(rounded, states(optimizer, size, itemsize)))
+
+
+def states(optimizer: str, size: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Bytes of each tensor of one parameter's optimizer states.
 
     AdamW: two moments in the parameter's type and a step count (torch/optim/adamw.py). SGD with momentum: one buffer.
     AdamW8bit: two moments of one byte and an fp32 absmax for 256 elements each; fp32 below 4,096 elements (bitsandbytes
@@ -521,14 +541,14 @@ def state_bytes(optimizer: str, size: tuple[int, ...], itemsize: int) -> int:
     """
     count = prod(size)
     if optimizer == "adamw":
-        return 2 * rounded(count * itemsize) + BLOCK
+        return (count * itemsize,) * 2 + (4,)
     if optimizer == "sgd-momentum":
-        return rounded(count * itemsize)
+        return (count * itemsize,)
     if optimizer == "adamw8bit":
-        return 2 * (rounded(count) + rounded(-(-count // 256) * 4)) if count >= 4096 else 2 * rounded(count * 4)
+        return (count, -(-count // 256) * 4) * 2 if count >= 4096 else (count * 4,) * 2
     if optimizer == "adafactor":
-        return BLOCK + (rounded(size[0] * itemsize) + rounded(size[1] * itemsize) if len(size) == 2 else rounded(count * itemsize))
-    return 0
+        return (4, size[0] * itemsize, size[1] * itemsize) if len(size) == 2 else (4, count * itemsize)
+    return ()
 
 
 def optimizer_step(live: Counter, shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
@@ -637,8 +657,9 @@ def predict(shape: ModelShape, plan: TrainingPlan, timeline: bool = False) -> Me
     peak_phase = max(phases, key=lambda phase: sum(phases[phase].values()))
     terms = phases[peak_phase]
     allocated = sum(terms.values())
-    cuda_only = workspaces(shape, plan)
-    reserved, device = bands(allocated + sum(cuda_only.values()))
+    cuda_only = {"cuBLAS workspaces": workspaces(shape, plan), "segment rounding": segment_rounding(shape, plan, terms)}
+    cuda_only = {term: count for term, count in cuda_only.items() if count}
+    reserved, device = bands(allocated + sum(cuda_only.values()), phases.values())
     return MemoryProfile(
         method="predict",
         allocated=allocated,
@@ -685,32 +706,64 @@ def walk(live: Counter, steps: Program, changes: list[int], repeated: int) -> It
                     yield Moment(phase, category, {name: count for name, count in live.items() if count})
 
 
-def workspaces(shape: ModelShape, plan: TrainingPlan) -> dict[str, int]:
-    """What a GPU allocates inside kernels, in bytes at most: no CPU tracer sees it.
+def workspaces(shape: ModelShape, plan: TrainingPlan) -> int:
+    """Bytes that cuBLAS keeps, at most: 32 MiB a handle on Hopper and Blackwell, 8.125 MiB before (aten/src/ATen/cuda/CublasHandlePool.cpp).
 
-    cuBLAS: 32 MiB a handle and stream on Hopper and Blackwell, 8.125 MiB before (aten/src/ATen/cuda/CublasHandlePool.cpp).
-    Flash attention's backward pass: fp32 accumulator of the queries' gradient, and expanded key and value gradients when
-    heads share them (aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, ``mha_bwd``).
+    A thread has a handle of its own, and autograd's engine runs in another than the forward pass. A matmul with a bias goes through cuBLASLt, which keeps 1 MiB
+    more for the thread (aten/src/ATen/cuda/CUDABlas.cpp); in the backward pass there is one only where a layer is recomputed.
     """
-    terms = {"cuBLAS workspace": 32 * units.MIB}
-    if plan.attention == "flash":
-        compute = 4 if plan.precision == "fp32" else 2
-        accumulator = rounded(4 * plan.tokens * shape.q_dim)
-        expanded = 2 * rounded(compute * plan.tokens * shape.q_dim) if shape.kv_heads < shape.heads else 0
-        terms["flash backward workspace"] = accumulator + expanded
-    return terms
+    biased = shape.style == "gpt" or shape.qkv_bias
+    return 2 * 32 * units.MIB + biased * (1 + (plan.checkpointing == "full")) * units.MIB
 
 
-def bands(allocated: int) -> tuple[Band, Band]:
-    """Reserved and device-level bytes around ``allocated`` (workspaces included).
+def segment_rounding(shape: ModelShape, plan: TrainingPlan, terms: dict[str, int]) -> int:
+    """Bytes that the caching allocator gives to what is held, and to the gradients there are, beyond whole blocks of 512 B.
 
-    Reserved: from no fragmentation at all to a quarter more. Device: plus a CUDA context with loaded kernels of 0.4 to
-    1.4 GiB; 1,343 MiB is the published figure of a V100 (Hugging Face, transformers documentation, perf_train_gpu_one).
+    Not those of activations: they lie in what others have left, in places that depend on the order.
     """
+    lasting = kept(shape, plan)
+    extra = sum(times * unsplit(count) for _, times, count in lasting)
+    if plan.in_backward or plan.accumulation > 1 or plan.gradient_as_bucket_view:
+        return extra
+    if plan.strategy in SHARDED:
+        gradients = gradient_shards(shape, plan)
+    else:
+        weight, groups = sharding.weight_bytes(plan), zip(named_parameters(shape, plan), (1, shape.layers, 1), strict=True)
+        gradients = [
+            ("gradients", times, prod(size) * weight) for group, times in groups for name, size in group.items() if sharding.trained(name, plan)
+        ]
+    arrived = terms.get(gradients[0][0], 0) / sum(times * rounded(count) for _, times, count in gradients) if gradients else 0
+    return extra + round(min(arrived, 1) * sum(times * unsplit(count) for _, times, count in gradients))
+
+
+def unsplit(count: int) -> int:
+    """Bytes that a tensor of so many gets too much, as a block that is not split off.
+
+    Above 1 MiB it comes from a segment of 20 MiB, or, from 10 MiB on, from one of its own of whole 2 MiB; a rest of at most 1 MiB is not split off
+    (c10/cuda/CUDACachingAllocator.cpp, ``get_allocation_size`` and ``should_split``). Of several in a segment each is given its part of the rest.
+    """
+    if count <= SPLIT:
+        return 0
+    segment = 20 * units.MIB if count < 10 * units.MIB else -(-count // (2 * units.MIB)) * 2 * units.MIB
+    pieces, rest = divmod(segment, rounded(count))
+    return rest // pieces if rest <= SPLIT else 0
+
+
+def bands(allocated: int, phases: Iterable[dict[str, int]]) -> tuple[Band, Band]:
+    """Reserved and device-level bytes around ``allocated`` (workspaces included), ``phases`` the categories at each phase's peak.
+
+    Reserved: from no fragmentation at all to a quarter more, or to what it takes if no category ever gets what another has freed. Device: plus a CUDA
+    context with loaded kernels of 0.4 to 1.4 GiB; 1,343 MiB is the published figure of a V100 (Hugging Face, transformers documentation,
+    perf_train_gpu_one).
+    """
+    phases = list(phases)
+    apart = sum(max(terms.get(category, 0) for terms in phases) for category in set().union(*phases))
+    tensors = max(sum(terms.values()) for terms in phases)
     reserved = Band(
         allocated,
-        round(1.25 * allocated),
-        "from no fragmentation to 25 %; torchtitan's published 8 × H100 run of Llama-3.1-8B reserves 23 % more than a trace of it allocates",
+        max(round(1.25 * allocated), allocated + apart - tensors),
+        "from no fragmentation to 25 %, or to no reuse between activations, gradients and the step; "
+        "torchtitan's published 8 × H100 run of Llama-3.1-8B reserves 23 % more than a trace of it allocates",
     )
     device = Band(
         reserved.low + round(0.4 * units.GIB),
