@@ -492,6 +492,7 @@ def torchs_rule(code: str, gpu: int) -> bool:
         (lesson._diagnosed, None, right()[:4]),
         (lesson._diagnosed, None, [1, 2, 3, 4, 5]),
         (lesson._covers, runs_on, lambda code, gpu: True),
+        (lesson._covers, runs_on, lambda code, gpu: runs_on(code, gpu) and (code, gpu) != ("sm_101", 110)),
         (lesson._covers, None, torchs_rule),
         (lesson._covers, None, lambda code, gpu: code.partition("_")[2].rstrip("af")[:-1] == str(gpu)[:-1]),
         (lesson._few_targets, ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120", "compute_120"], ["compute_75"]),
@@ -521,3 +522,13 @@ def test_an_own_image_is_taken_as_it_is():
     old = Image("an image with CUDA 11.8", "11.8", {})
     assert will_it_run("torch 2.1.0+cu121", "A100", "535.54.03", old).verdict == "runs"
     assert will_it_run("torch 2.1.0+cu121", "A100", "515.43.04", old).short == "container refused"
+
+
+def test_a_report_is_answered_as_its_user_would_write_it():
+    """The base image by its name, by the panel's label, or as none; a build as pip freeze has it."""
+    container = next(report for report in lesson.reports() if report.may_change == "image")
+    for without in (lesson.SLIM, lesson.NO_IMAGE, "none", ""):
+        assert lesson._with(container.case, "image", without)["image"] == ""
+    assert lesson._with(container.case, "build", "torch==2.10.0+cu128")["build"] == "torch 2.10.0+cu128"
+    with pytest.raises(BadInput, match="no image 'ubuntu:22.04' is known here: .*, or an Image of your own"):
+        will_it_run("torch 2.13.0+cu130", "A100", "580", "ubuntu:22.04")

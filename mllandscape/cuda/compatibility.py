@@ -155,7 +155,7 @@ def _pick(kind: str, known: dict, given: object, type_: type) -> object:
         return given
     if isinstance(given, str) and given in known:
         return known[given]
-    raise BadInput(f"no {kind} {given!r}: give a {type_.__name__}, or one of {', '.join(known)}.")
+    raise BadInput(f"no {kind} {given!r} is known here: {', '.join(known)}, or a {type_.__name__} of your own.".replace(" a Image", " an Image"))
 
 
 @cache

@@ -145,7 +145,7 @@ def _torch_says() -> dict[str, str]:
         asked = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     build = compatibility.builds()["torch 2.13.0+cu130"]
     told = private.capability_warning(build.cuda, list(build.code), V100.name, V100.capability)
-    return {"asked for CUDA": re.sub(r"\s*(?:Please check|https?://).*", "", asked), "warning": re.sub(r"https?://\S*/", "", told)}
+    return {"asked for CUDA": re.sub(r"\s*(?:Please check|https?://).*", "", asked), "warning": re.sub(r"https?://\S*/", "…/", told)}
 
 
 @dataclass(frozen=True)
@@ -509,6 +509,9 @@ def fallback_rows(found: Fallback) -> list[tuple[str, dict[str, float]]]:
 
 # -- the panel -----------------------------------------------------------------------------------------------------------------
 
+OUTCOMES = {"runs": "runs", "JITs": "compiled by the driver first", "209": "error 209: no kernel image"}
+"""What ``Verdict.short`` says of a kernel alone, in words for who has not met them."""
+
 SLIM = "python:3.11-slim"
 """What stands for an image without CUDA."""
 
@@ -602,7 +605,10 @@ def _value(case: Verdict, field: str) -> str:
 
 
 def _with(case: Verdict, field: str, value: str) -> dict[str, str]:
-    value = "" if field == "image" and value == SLIM else value
+    if field == "image" and value in (SLIM, NO_IMAGE, "none"):
+        value = ""
+    if field == "build" and isinstance(value, str):
+        value = value.replace("==", " ")  # as pip freeze has it
     return {"build": case.build.name, "gpu": case.gpu.name, "driver": case.driver, "image": case.image} | {field: value}
 
 
@@ -639,7 +645,7 @@ def _diagnosed(answer: Any) -> str | None:
 
 def _covers(answer: Callable[[str, int], bool]) -> str | None:
     known = sorted(row["number"] for row in compatibility.tables()["capability"])
-    codes = [f"sm_{number}" for number in known if number != 101]
+    codes = [f"sm_{number}" for number in known]
     codes += ["sm_90a", "sm_100a", "sm_100f", "sm_120f", "compute_70", "compute_90", "compute_90a", "compute_100f"]
     for code in codes:
         for gpu in known:
