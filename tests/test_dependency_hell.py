@@ -340,6 +340,7 @@ def test_a_build_is_copied_to_the_byte_and_fits_one_platform(recorded):
     assert [built.last(name).ok for name in lesson.PLATFORMS] == [True, False, False, False, False]
     table = lesson.remedies_seconds(recorded["remedies"], recorded["ci"], built).shown
     assert [row[0] for row in table.rows] == [*lesson.REMEDIES, "CI on the locked set", "build once"] and all(row[2] != "-" for row in table.rows)
+    assert [row[3].split()[0] for row in table.rows] == ["uv", "uv", "poetry", "uv", "uv", "every"]
 
 
 def test_each_way_out_has_its_price(recorded):
