@@ -1,12 +1,14 @@
-"""What is printed when a notebook fails under nbval: a notebook that fails on purpose, run as ``run.py test`` runs them."""
+"""Where a notebook runs under nbval, and what is printed when it fails: notebooks made here, run as ``run.py test`` runs them."""
 
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
+import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +18,31 @@ FIGURE = """class Figure:
 Figure()"""
 
 
-def test_a_failed_notebook_names_its_cell_and_shows_a_unified_diff(tmp_path):
+def ended_in(folder: Path, cells: list[Any], arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest as run.py does, in a small repository with a notebook of these cells and one unit test."""
+    for name in ("notebooks", "tests"):
+        (folder / name).mkdir()
+    for name in ("conftest.py", "tests/__init__.py", "tests/failed_cell.py", "tests/nbval.cfg"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "tests" / "test_nothing.py").write_text("def test_nothing(): pass\n")
+    nbformat.write(new_notebook(cells=cells), folder / "notebooks" / "03_x.ipynb")
+    nbval = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval.cfg"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *nbval, *arguments]
+    short = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}  # pytest repeats whole messages at the end of a CI log
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=short | variables)
+
+
+@pytest.mark.parametrize("arguments", [["tests", "notebooks"], ["notebooks/03_x.ipynb"]], ids=" ".join)
+def test_a_notebooks_kernel_has_no_gpu_an_empty_progress_folder_and_settings_of_its_own(arguments, tmp_path):
+    names = ["CUDA_VISIBLE_DEVICES", "MLLANDSCAPE_DATA", "IPYTHONDIR", "JUPYTER_CONFIG_DIR"]
+    source = f"import os\nprint(*('mllandscape-test-' in os.environ[name] or os.environ[name] for name in {names}))"
+    cell = new_code_cell(source, execution_count=1, outputs=[new_output("stream", text=" True True True\n")])
+    ended = ended_in(tmp_path, [cell], arguments, **dict.fromkeys(names, "the user's own"))
+    assert ended.returncode == 0, ended.stdout
+
+
+@pytest.mark.parametrize(("arguments", "counts"), [(["tests", "notebooks"], "4 failed, 2 passed"), (["notebooks/03_x.ipynb"], "4 failed, 1 passed")])
+def test_a_failed_notebook_names_its_cell_and_shows_a_unified_diff(arguments, counts, tmp_path):
     table = [f"line {number} of a long table" for number in range(40)]
     cells = [
         new_markdown_cell("# Title"),
@@ -40,30 +66,9 @@ def test_a_failed_notebook_names_its_cell_and_shows_a_unified_diff(tmp_path):
     ]
     for cell in cells[1:]:
         cell.execution_count = 1
-    for name in ("notebooks", "tests"):
-        (tmp_path / name).mkdir()
-    for name in ("__init__.py", "conftest.py", "failed_cell.py", "nbval.cfg"):
-        shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
-    (tmp_path / "tests" / "test_nothing.py").write_text("def test_nothing(): pass\n")
-    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "03_x.ipynb")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "--nbval",
-        "--nbval-current-env",
-        "--nbval-sanitize-with",
-        "tests/nbval.cfg",
-    ]
-    short = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}  # pytest repeats whole messages at the end of a CI log
-    ended = subprocess.run([*command, "tests", "notebooks"], cwd=tmp_path, capture_output=True, text=True, env=short)
+    ended = ended_in(tmp_path, cells, arguments)
     out = ended.stdout
-    assert ended.returncode == 1 and "4 failed, 2 passed" in out and "\x1b" not in out and "base64" not in out.partition("code cell 3")[2].partition("+++")[2]
+    assert ended.returncode == 1 and counts in out and "\x1b" not in out and "base64" not in out.partition("code cell 3")[2].partition("+++")[2]
 
     differs, figure, raises, surplus = out.split("03_x.ipynb, code cell ")[1:5]
     assert differs.startswith("2 of 5 (cell 3 of the notebook, id differs): Cell outputs differ\n\n    for n in range(40):\n")

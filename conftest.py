@@ -1,4 +1,7 @@
-"""Every test, and every kernel that a test starts, runs without a GPU, with an empty progress folder, and without the user's Jupyter settings."""
+"""Every test, and every kernel that a test starts, runs without a GPU, with an empty progress folder, and without the user's Jupyter settings.
+
+It lies above both tests/ and notebooks/, so that pytest reads it for a notebook that is named by its path, too.
+"""
 
 import os
 import tempfile
@@ -6,7 +9,7 @@ from pathlib import Path
 
 from hypothesis import settings
 
-from tests import failed_cell
+from tests.failed_cell import pytest_runtest_makereport  # noqa: F401 - a hook that is here sees the notebooks' cells
 
 _folder = tempfile.TemporaryDirectory(prefix="mllandscape-test-", ignore_cleanup_errors=True)
 _PRIVATE = ("MLLANDSCAPE_DATA", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
@@ -18,11 +21,6 @@ os.environ.pop("JUPYTER_PATH", None)
 # A slow machine is no failure.
 settings.register_profile("mllandscape", deadline=None)
 settings.load_profile("mllandscape")
-
-
-def pytest_configure(config):
-    """A hook of this file would see the items below this folder alone, and the notebooks are beside it."""
-    config.pluginmanager.register(failed_cell)
 
 
 def pytest_unconfigure():
