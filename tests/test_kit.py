@@ -1,5 +1,6 @@
 """The workshop kit: editions of the notebooks, agendas, preflight, reset, and an install that nobody may write to."""
 
+import ast
 import copy
 import json
 import os
@@ -90,6 +91,9 @@ def with_canaries(lesson: Lesson) -> tuple[Lesson, list[str]]:
         new_code_cell(f'quiz(\n    "99.q", "Wïch?",\n    ["a", "b"],\n    "b",\n    "Bécause {canary()}.",  # a comment\n)'),
         new_code_cell(f'quiz("99.r", "Which?", ["a", "b"], why="{canary()}", answer="a"), quiz("99.s", "Which?", ["a", "b"], "a", "{canary()}")'),
         new_code_cell(f'found = 2\nreveal("99.a", found, "GB", explain="{canary()}"\n  " and {canary()}")'),
+        new_code_cell(f'reveal("99.b", "{canary()}", explain=f"{canary()}")'),
+        new_code_cell(f'reveal("99.c", found, explain=f"{canary()} {{found:,}}" " and {canary()}\\n" f"{{len(str(found))}} {canary()}")'),
+        new_code_cell(f'why = f"{canary()} {{found}}"\nreveal("99.d", found, explain=why)'),
         new_code_cell(
             f'spoken("99", """{canary()}\n{{x}}""", {{"x": "1 GB"}}, listens_for=["{canary()}"], red_flags=["{canary()}"], follow_ups=["{canary()}", "b"])'
         ),
@@ -130,10 +134,14 @@ def test_what_is_cut_leaves_whole_python_and_every_check(every):
 def test_a_cut_argument_keeps_what_stands_around_it():
     before = 'x = "ü"; quiz(\n    "99.q", "Wïch?", ["a"],\n    "a",  # why\n    """so\nand so""",\n); y = 1'
     assert student.code(before, "here") == 'x = "ü"; quiz(\n    "99.q", "Wïch?", ["a"],\n    ...,  # why\n    ...,\n); y = 1'
-    computed = 'reveal("99.a", n, "GB", explain=f"{n} of them")'
-    assert student.code(computed, "here") == computed
+    computed = 'why = f"ü {n:.1f} of them"  # ü\nreveal("99.a", n, "GB", explain=why)'
+    assert student.code(computed, "here") == 'why = (..., f\'{n:.1f}\')  # ü\nreveal("99.a", n, "GB", explain=why)'
+    assert student.code('reveal("99.a", "words", explain=f"words")', "here") == 'reveal("99.a", ..., explain=(..., ))'
     with pytest.raises(BadInput, match="here: answer of quiz is computed"):
         student.code('quiz("99.q", "?", ["a", "b"], answer, "so")', "here")
+    for hidden in ("elsewhere", '"a" if n else "b"', '"%d of them" % n'):
+        with pytest.raises(BadInput, match="here: explain of reveal is computed"):
+            student.code(f'reveal("99.a", n, explain={hidden})', "here")
 
 
 @pytest.mark.parametrize(
@@ -180,8 +188,33 @@ def test_a_students_quiz_answer_and_spoken_answer_are_found_in_the_package(monke
         shown.controls["answer"].click()
     assert cut.controls["status"].value == whole.controls["status"].value and "Right. States and weights" in cut.controls["status"].value
     assert "16 bytes a parameter" in repr(course.reveal("03.adamw_13b", 208.25, "GB", explain=...))
+    assert "a classifier two-sample test. 11 of 64 columns" in repr(course.reveal("06.detector", ..., explain=(..., "11")))
+    assert "An eighth of 107.8 GB is 13.5 GB; the rest" in repr(course.reveal("04.rank_of_8", 16.2, "GB", explain=(..., "107.8 GB", "13.5 GB")))
     numbers = dict.fromkeys(("amp", "card", "card_gb", "saving", "eightbit", "inside", "lora"), "1 GB")
     assert "First I do the arithmetic" in repr(course.spoken("03", ..., numbers, listens_for=..., red_flags=..., follow_ups=...))
+
+
+def test_a_students_explanation_is_that_of_the_lesson_word_for_word(every, monkeypatch, tmp_path):
+    """Every reveal of every lesson, whole and cut, with the same texts for what the cells would have computed."""
+    monkeypatch.setenv("MLLANDSCAPE_DATA", str(tmp_path))
+    cut_words = 0
+    for lesson in every:
+        for source in (cell.source for cell in lesson.book.cells if cell.cell_type == "code"):
+            for call in withheld.calls(source, ("reveal",)):
+                arguments = withheld.named(call, course.reveal)
+                explain = withheld.meant(arguments["explain"], source)
+                key = withheld.written(arguments["key"])
+                if (words := withheld.written(explain)) is not None:
+                    assert withheld.filled(course.reveal, key, explain=...) == (words,)
+                    continue
+                cut_words += 1
+                computed = [f"<{place}>" for place, _ in enumerate(withheld.values(explain))]
+                given = iter(computed)
+                whole = "".join(part.value if isinstance(part, ast.Constant) else next(given) for part in explain.values)
+                assert withheld.filled(course.reveal, key, explain=(..., *computed)) == (whole,)
+                with pytest.raises(BadInput, match="left out"):
+                    withheld.filled(course.reveal, key, explain=(..., *computed, "one too many"))
+    assert cut_words > 8
 
 
 @pytest.mark.parametrize("folder", ["empty", "missing"])

@@ -98,13 +98,14 @@ def log_error(guessed: float, answer: float) -> str:
     return f"{far} (log2 error {error:+.2f})"
 
 
-def reveal(key: str, answer: float | str, unit: str = "", *, explain: str = "") -> Shown:
+def reveal(key: str, answer: float | str, unit: str = "", *, explain: str | tuple[Any, ...] = "") -> Shown:
     """Show the answer that the cells above have computed, and in the HTML the learner's guess beside it, with its error.
 
     The plain text is ``Answer <key>: <answer>`` with four significant digits and the explanation. Without a guess it says so and goes on.
-    Beside a guess the answer is stored too, so that both can be compared later without running the lesson again.
+    Beside a guess the answer is stored too, so that both can be compared later without running the lesson again. A tuple as explanation is
+    that of a student's copy: ``...`` for the words, then the values that stand between them.
     """
-    (explain,) = filled(reveal, key, explain=explain)
+    answer, explain = filled(reveal, key, answer=answer, explain=explain)
     if isinstance(answer, float) and not math.isfinite(answer):
         raise BadInput(f"Answer {key}: {answer} is no answer; pass a finite number in {unit or 'its unit'}, or the option's text.")
     text = f"Answer {key}: {amount(answer, unit)}.{f' {explain}' if explain else ''}"

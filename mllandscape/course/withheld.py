@@ -1,7 +1,8 @@
 """What a student's copy of a notebook leaves out. It writes ``...`` for an answer that the package's own notebook writes out.
 
 ``quiz("03.quiz", question, options, ..., ...)`` finds answer and explanation where the committed notebook says them, so they stand in
-one place, in the package and in no cell of the copy.
+one place, in the package and in no cell of the copy. Of an f-string the copy keeps the values, which it computes, and leaves out the words:
+``explain=(..., f"{few}", f"{many}")``.
 """
 
 import ast
@@ -16,7 +17,7 @@ Function = Callable[..., Any]
 
 HIDDEN: dict[str, tuple[str, ...]] = {
     "quiz": ("answer", "why"),
-    "reveal": ("explain",),
+    "reveal": ("answer", "explain"),
     "spoken": ("template", "listens_for", "red_flags", "follow_ups"),
 }
 """For each function of the course, the arguments that give something away."""
@@ -48,12 +49,42 @@ def written(node: ast.expr) -> Any:
         return None
 
 
-def filled(function: Function, key: str, **given: Any) -> tuple[Any, ...]:
-    """The arguments as given, each ``...`` among them replaced by what the package's notebook writes in the same call.
+def meant(node: ast.expr, source: str) -> ast.expr:
+    """The expression, or where it is a name that the cell assigns once, what it assigns."""
+    if not isinstance(node, ast.Name):
+        return node
+    assignments = [one for one in ast.walk(ast.parse(source)) if isinstance(one, ast.Assign)]
+    found = [one.value for one in assignments if [ast.unparse(target) for target in one.targets] == [node.id]]
+    return found[0] if len(found) == 1 else node
 
-    Raises BadInput where it writes nothing.
+
+def values(text: ast.JoinedStr) -> list[str]:
+    """The values of an f-string, each as an f-string of its own without a word, in source."""
+    return [ast.unparse(ast.JoinedStr([part])) for part in text.values if isinstance(part, ast.FormattedValue)]
+
+
+def _put_back(value: Any, node: ast.expr | None) -> Any:
+    """The value, or where something is left out of it, what the node writes; None where it does not write that."""
+    if value is ...:
+        return None if node is None else written(node)
+    if not _words_left_out(value):
+        return value
+    if not isinstance(node, ast.JoinedStr) or len(values(node)) != len(value) - 1:
+        return None
+    computed = iter(value[1:])
+    return "".join(next(computed) if isinstance(part, ast.FormattedValue) else written(part) for part in node.values)
+
+
+def _words_left_out(value: Any) -> bool:
+    return isinstance(value, tuple) and value[:1] == (...,)
+
+
+def filled(function: Function, key: str, **given: Any) -> tuple[Any, ...]:
+    """The arguments as given, with what is left out of them as ``...`` put back from the same call in the package's notebook.
+
+    Raises BadInput where it writes nothing that fits.
     """
-    if not any(value is ... for value in given.values()):
+    if not any(value is ... or _words_left_out(value) for value in given.values()):
         return tuple(given.values())
     from mllandscape.course import notebooks  # which is also run as a command, and must not be there before it is
 
@@ -64,9 +95,9 @@ def filled(function: Function, key: str, **given: Any) -> tuple[Any, ...]:
         books = []
     for source in ("".join(cell["source"]) for book in books for cell in book["cells"] if cell["cell_type"] == "code"):
         for call in calls(source, (verb,)):
-            arguments = {name: written(node) for name, node in named(call, function).items()}
-            if arguments.get("key") == key:
-                given = {name: arguments.get(name) if value is ... else value for name, value in given.items()}
-                if not any(value is None or value is ... for value in given.values()):
-                    return tuple(given.values())
+            arguments = named(call, function)
+            if "key" in arguments and written(arguments["key"]) == key:
+                whole = [_put_back(value, meant(arguments[name], source) if name in arguments else None) for name, value in given.items()]
+                if not any(value is None or value is ... for value in whole):
+                    return tuple(whole)
     raise BadInput(f"{verb}({key!r}): what is left out as ... is in none of the notebooks in {notebooks.FOLDER}; install mllandscape with its notebooks.")

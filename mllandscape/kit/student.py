@@ -48,20 +48,27 @@ def prose(source: str, place: str) -> str:
 def code(source: str, place: str) -> str:
     """A code cell with ``...`` for each argument of a quiz, a revealed or a spoken answer that would give it away.
 
-    An explanation that is computed stays: it holds no number until it runs. A quiz whose answer is not written out raises BadInput.
+    A revealed answer that is computed stays: it holds nothing until it runs. Of an explanation with computed values these stay, without a word
+    between them. Anything else that is computed raises BadInput, since its words could not be left out.
     """
-    cuts = []
+    cuts = set()
     for call in withheld.calls(source):
         verb = call.func.id if isinstance(call.func, ast.Name) else ""
         arguments = withheld.named(call, FUNCTIONS[verb])
         for name in withheld.HIDDEN[verb]:
             node = arguments.get(name)
-            if node is None or (computed := withheld.written(node) is None) and verb == "reveal":
+            if (verb, name) == ("reveal", "explain") and node is not None:
+                node = withheld.meant(node, source)
+            if node is None or (verb, name) == ("reveal", "answer") and withheld.written(node) is None:
                 continue
-            if computed:
+            if withheld.written(node) is not None:
+                left = "..."
+            elif verb == "reveal" and isinstance(node, ast.JoinedStr):
+                left = f"(..., {', '.join(withheld.values(node))})"
+            else:
                 raise BadInput(f"{place}: {name} of {verb} is computed; write it out, so that a student's copy can leave it out.")
-            cuts.append((node.lineno, node.col_offset, node.end_lineno, node.end_col_offset))
+            cuts.add((node.lineno, node.col_offset, node.end_lineno, node.end_col_offset, left.encode()))
     lines = source.encode().splitlines(keepends=True)  # ast counts columns in UTF-8
-    for first, start, last, end in sorted(cuts, reverse=True):
-        lines[first - 1 : last] = [lines[first - 1][:start] + b"..." + lines[last - 1][end:]]
+    for first, start, last, end, left in sorted(cuts, reverse=True):
+        lines[first - 1 : last] = [lines[first - 1][:start] + left + lines[last - 1][end:]]
     return b"".join(lines).decode()
