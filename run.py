@@ -7,7 +7,7 @@ python3 run.py install [--wheelhouse DIR]   build .venv and stop; with a wheelho
 python3 run.py wheelhouse DIR               download what install needs, for machines with this system and this Python
 python3 run.py bench                        print the measured numbers: accuracy of the predictions, slider to repaint
 python3 run.py stress                       the long tests: 200 out-of-memory failures, 50 broken runs of ranks, whole lessons in a browser
-python3 run.py references [--only 03]       execute the notebooks again and store their outputs
+python3 run.py references [--only 03]       execute the notebooks again and store their outputs; with --renew those that vary from run to run, too
 python3 run.py lock                         renew requirements.lock and environment.yml
 """
 
@@ -203,10 +203,13 @@ def main(arguments):
     parser.error = lambda message: parser.exit(2, f"run.py: {message}\n")
     parser.add_argument("verb", choices=["lab", "test", "install", "wheelhouse", "bench", "stress", "references", "lock"])
     parser.add_argument("--only", metavar="NN", help="test, references: one lesson, by its number")
+    parser.add_argument("--renew", action="store_true", help="references: store the outputs of cells tagged nbval-ignore-output anew, too")
     parser.add_argument("--wheelhouse", metavar="DIR", type=Path, help="install: take every wheel from this folder, and nothing from a network")
     known, options = parser.parse_known_args(arguments)
     if known.only is not None and known.verb not in ("test", "references"):
         parser.error(f"--only belongs to test and references, not to {known.verb}")
+    if known.renew and known.verb != "references":
+        parser.error(f"--renew belongs to references, not to {known.verb}")
     if known.wheelhouse is not None and known.verb != "install":
         parser.error(f"--wheelhouse belongs to install, not to {known.verb}")
     if known.verb == "wheelhouse":
@@ -230,7 +233,7 @@ def main(arguments):
     if known.verb == "stress":
         return child(python, "-m", "pytest", "-s", "tests/stress")
     if known.verb == "references":
-        return child(python, "-m", "mllandscape.course.notebooks", "references", *only)
+        return child(python, "-m", "mllandscape.course.notebooks", "references", *only, *(["--renew"] if known.renew else []))
     if known.verb == "bench":
         return int(any([child(python, "-m", f"tests.bench.{script.stem}") for script in sorted((ROOT / "tests" / "bench").glob("bench_*.py"))]))
     print(f"Ready: {python}")

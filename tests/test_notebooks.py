@@ -85,6 +85,19 @@ def test_references_are_executed_normalised_and_the_same_byte_for_byte_on_a_seco
     assert "[1/1] 03_x.ipynb ... unchanged" in capsys.readouterr().out
 
 
+def test_a_tagged_cell_that_comes_out_differently_is_said_and_renewed_when_asked(folder, capsys):
+    path = store(folder / "03_x.ipynb", "import time\ntime.time_ns()", "1 + 1", tags={0: ["nbval-ignore-output"], 1: ["nbval-ignore-output"]})
+    notebooks.references()
+    first = nbformat.read(path, as_version=4).cells
+    notebooks.references()
+    assert nbformat.read(path, as_version=4).cells == first
+    assert "unchanged; 1 tagged nbval-ignore-output came out differently and kept what was stored, --renew stores" in capsys.readouterr().out
+    assert notebooks.main(["references", "--renew"]) == 0
+    later = nbformat.read(path, as_version=4).cells
+    assert int(later[1].outputs[0].data["text/plain"]) > int(first[1].outputs[0].data["text/plain"]) and later[2] == first[2]
+    assert "... renewed\n" in capsys.readouterr().out
+
+
 def test_a_tagged_cell_is_renewed_when_its_source_has_changed(folder):
     path = store(folder / "03_x.ipynb", "1 + 1", tags={0: ["nbval-ignore-output"]})
     notebooks.references()
@@ -102,6 +115,10 @@ def test_a_failing_cell_is_named_and_its_notebook_left_as_it_was(folder, capsys)
     with pytest.raises(BadInput, match=r"03_x\.ipynb, cell 3 \(missing_name\) failed: NameError: name 'missing_name' is not defined"):
         notebooks.references()
     assert path.read_bytes() == before
+    nbformat.write(new_notebook(cells=[new_code_cell('raise ValueError("It ended.")')]), path)
+    with pytest.raises(BadInput, match=r"ValueError: It ended\. Mend it"):
+        notebooks.references()
+    path.write_bytes(before)
     assert notebooks.main(["references"]) == 1
     assert "03_x.ipynb, cell 3" in capsys.readouterr().err
 

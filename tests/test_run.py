@@ -316,7 +316,7 @@ def said(*arguments: str) -> tuple[int, str]:
     "arguments",
     [
         ["nonsense"], [], ["lab", "--only", "03"], ["install", "surplus"], ["stress", "--fast"], ["lock", "--only", "3"], ["test", "--only"],
-        ["wheelhouse"], ["wheelhouse", "a", "b"], ["wheelhouse", "--fast"], ["lab", "--wheelhouse", "x"],
+        ["test", "--renew"], ["wheelhouse"], ["wheelhouse", "a", "b"], ["wheelhouse", "--fast"], ["lab", "--wheelhouse", "x"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -330,6 +330,12 @@ def test_a_wrong_call_is_one_line_and_status_2(arguments):
 def test_an_unknown_lesson_is_one_line(verb, number):
     status, error = said(verb, f"--only={number}")
     assert status == 2 and len(error.splitlines()) == 1 and "no such lesson" in error, error
+
+
+def test_references_passes_the_lesson_and_renew_on(lesson, house, monkeypatch):
+    monkeypatch.setattr(run, "install", lambda: None)
+    run.main(["references", "--only", "3", "--renew"])
+    assert [command[2:] for command in house] == [["mllandscape.course.notebooks", "references", "--only", "03", "--renew"]]
 
 
 def test_an_old_python_is_told_in_one_line(monkeypatch):

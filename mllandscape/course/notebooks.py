@@ -1,6 +1,6 @@
 """The notebooks as files: the learner's own copies, and the committed references that are re-executed and normalised.
 
-``python -m mllandscape.course.notebooks references [--only 03]`` runs every notebook in a fresh kernel without a GPU and stores its outputs;
+``python -m mllandscape.course.notebooks references [--only 03] [--renew]`` runs every notebook in a fresh kernel without a GPU and stores its outputs;
 ``table`` writes minutes and needs of each lesson, as its first cell says them, into the README's table.
 """
 
@@ -132,12 +132,12 @@ def normalised(book: Any) -> Any:
     return book
 
 
-def references(only: str = "") -> list[Path]:
+def references(only: str = "", renew: bool = False) -> list[Path]:
     """Execute the notebooks afresh, without a GPU and with a temporary progress folder, and store the normalised outputs.
 
     A cell tagged nbval-ignore-output (its text varies by nature) keeps its stored output for as long as its source stays the same, so that
-    a second run changes no byte; clear that output to have it renewed. Raises BadInput that names the first cell that fails; that
-    notebook is then left as it was.
+    a second run changes no byte; with ``renew`` it is stored anew like every other. Raises BadInput that names the first cell that fails;
+    that notebook is then left as it was.
     """
     import nbformat
 
@@ -148,18 +148,27 @@ def references(only: str = "") -> list[Path]:
         stored = {cell["id"]: cell for cell in nbformat.reads(text, as_version=4).cells if cell.get("outputs")}
         book = nbformat.reads(text, as_version=4)
         run(book, path)
+        kept = 0  # outputs that came out otherwise than stored
         for cell in normalised(book).cells:
             if IGNORED in cell.metadata.get("tags", []):
                 cell.metadata[OUTPUT_OF] = hashlib.sha256(cell.source.encode()).hexdigest()[:12]
-                if (before := stored.get(cell["id"])) and before.metadata.get(OUTPUT_OF) == cell.metadata[OUTPUT_OF]:
+                before = stored.get(cell["id"])
+                if not renew and before and before.metadata.get(OUTPUT_OF) == cell.metadata[OUTPUT_OF]:
+                    kept += without_counts(cell.outputs) != without_counts(before.outputs)
                     cell.outputs = before.outputs
         renewed = nbformat.writes(book) + "\n"
         if renewed != text:
             part = path.with_suffix(".part")
             part.write_text(renewed, encoding="utf-8", newline="\n")
             os.replace(part, path)
-        print("unchanged" if renewed == text else "renewed", flush=True)
+        said = f"; {kept} tagged {IGNORED} came out differently and kept what was stored, --renew stores them too" if kept else ""
+        print(("unchanged" if renewed == text else "renewed") + said, flush=True)
     return chosen
+
+
+def without_counts(outputs: list[Any]) -> list[dict[str, Any]]:
+    """Outputs without their execution counts, which a cell put in above changes."""
+    return [{name: value for name, value in output.items() if name != "execution_count"} for output in outputs]
 
 
 def run(book: Any, path: Path) -> None:
@@ -182,20 +191,23 @@ def run(book: Any, path: Path) -> None:
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             first = book.cells[reached[-1]].source.strip().split("\n")[0] if reached else ""
             why = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else str(error).split("\n")[0]
-            raise BadInput(f"{path.name}, cell {reached[-1] + 1 if reached else 0} ({first}) failed: {why}. Mend it, then run references again.") from None
+            raise BadInput(
+                f"{path.name}, cell {reached[-1] + 1 if reached else 0} ({first}) failed: {why.rstrip('.')}. Mend it, then run references again."
+            ) from None
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mllandscape.course.notebooks", description="Re-execute and normalise the committed notebooks.")
     parser.add_argument("verb", choices=["references", "table"])
     parser.add_argument("--only", default="", metavar="03", help="references: the start of a notebook's name")
+    parser.add_argument("--renew", action="store_true", help=f"references: store the outputs of cells tagged {IGNORED} anew, too")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.verb == "table":
             readme = FOLDER.parent / "README.md"
             readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
         else:
-            references(chosen.only)
+            references(chosen.only, chosen.renew)
     except (BadInput, FileNotFoundError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
