@@ -60,12 +60,16 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
 
 
 def lab(chosen: argparse.Namespace) -> int:
-    """Open JupyterLab on this machine only, with its token, on the learner's copies. Ends when JupyterLab does."""
+    """Open JupyterLab on this machine only, with its token, on the learner's copies or on a built edition as it is. Ends when JupyterLab does."""
     from mllandscape.course.notebooks import learner_copies
+    from mllandscape.kit.build import edition_of
 
     folder = chosen.folder.resolve()
-    copies = learner_copies(folder)
-    print(f"Your copies of the notebooks ({len(copies)}) are in {folder}.{'' if chosen.copies_only else ' Stop with Ctrl-C.'}", flush=True)
+    if edition := edition_of(folder):
+        held = f"The {edition} edition is in {folder}; nothing is added to it."
+    else:
+        held = f"Your copies of the notebooks ({len(learner_copies(folder))}) are in {folder}."
+    print(held if chosen.copies_only else f"{held} Stop with Ctrl-C.", flush=True)
     if chosen.copies_only:
         return 0
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, whatever other kernels the user has

@@ -1,4 +1,4 @@
-"""``mllandscape reset 03``: the learner's copy of a lesson afresh, and the old one kept under its date."""
+"""``mllandscape reset 03``: the learner's copy of a lesson afresh, and the old one kept under its date. In a built edition it stays that edition."""
 
 import contextlib
 import os
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mllandscape import BadInput
 from mllandscape.course import notebooks
+from mllandscape.kit.build import EDITIONS, edition_of
+from mllandscape.kit.lesson import lessons
 
 
 def reset(number: str, folder: Path) -> tuple[Path, Path | None]:
@@ -22,8 +24,9 @@ def reset(number: str, folder: Path) -> tuple[Path, Path | None]:
     if not folder.is_dir():
         raise BadInput(f"There is no folder {folder}; give the one with your notebooks by --folder, or make it with: mllandscape lab")
     path, kept = folder / source.name, None
+    edition = edition_of(folder)
     try:
-        fresh = notebooks.fresh_copy(source)
+        fresh = EDITIONS[edition](lessons([number]))[source.name] if edition else notebooks.fresh_copy(source)
         if path.exists() and path.read_text(encoding="utf-8", errors="replace") != fresh:
             kept = set_aside(path)
         if not notebooks.write_new(path, fresh) and kept:
