@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mllandscape import BadInput
+from mllandscape import BadInput, claims
 from mllandscape.course import notebooks
 
 
@@ -183,7 +183,21 @@ def test_a_readme_without_the_table_and_a_cell_that_says_too_little_are_one_line
     assert notebooks.main(["table"]) == 1 and "README" in capsys.readouterr().err
 
 
-def test_the_readmes_table_is_what_the_notebooks_say():
+def test_the_readmes_count_is_of_quotes_in_lessons_1_to_9(monkeypatch):
+    rows = {"01.01": "true", "09.02": "wrong", "09.03": "omission", "10.01": "true", "11.01": "true"}
+    found = {
+        name: claims.Claim(name, "1", verdict, "c", "s", quote="" if verdict == "omission" else "q", omission="o" if verdict == "omission" else "")
+        for name, verdict in rows.items()
+    }
+    monkeypatch.setattr(claims, "ledger", lambda: found)
+    before = "x Of the 7 statements\nthat lessons 1 to 9 quote from it, 5 hold as written. y"
+    assert notebooks.with_count(before) == "x Of the 2 statements that lessons 1 to 9 quote from it, 1 hold as written. y"
+    for readme in ("# x", before * 2):
+        with pytest.raises(BadInput, match=r"in [02] places, not in one"):
+            notebooks.with_count(readme)
+
+
+def test_the_readmes_table_and_count_are_what_notebooks_and_ledger_say():
     readme = notebooks.FOLDER.parent / "README.md"
     text = readme.read_text(encoding="utf-8")
-    assert notebooks.with_table(text) == text, "run: python -m mllandscape.course.notebooks table"
+    assert notebooks.with_count(notebooks.with_table(text)) == text, "run: python -m mllandscape.course.notebooks table"

@@ -1,7 +1,8 @@
 """The notebooks as files: the learner's own copies, and the committed references that are re-executed and normalised.
 
 ``python -m mllandscape.course.notebooks references [--only 03] [--renew]`` runs every notebook in a fresh kernel without a GPU and stores its outputs;
-``table`` writes minutes and needs of each lesson, as its first cell says them, into the README's table.
+``table`` writes minutes and needs of each lesson, as its first cell says them, into the README's table, and into its first lines how many of
+the statements that the lessons quote hold.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllandscape import BadInput
+from mllandscape import BadInput, claims
 
 _PACKAGE = Path(__file__).parents[1]
 FOLDER = (_PACKAGE if (_PACKAGE / "notebooks").is_dir() else _PACKAGE.parent) / "notebooks"  # inside an installed package, beside it in the repository
@@ -73,6 +74,21 @@ def with_table(readme: str) -> str:
         rows[path.stem] = [question, str(first.minutes), needs, "ready"]
     lines = [f"| `{name}` | {' | '.join(cells)} |\n" for name, cells in sorted(rows.items())]
     return table.sub(lambda match: "".join(lines), readme, count=1)
+
+
+def with_count(readme: str) -> str:
+    """The text of the README with the count of statements as ``claims.toml`` is now. Raises BadInput where the README has no such sentence.
+
+    Counted are quotes from the usual answer to the ten questions, which are in lessons 1 to 9. Omissions are not in that answer, lesson 10
+    quotes advice on how to answer, and a lesson added later has another answer.
+    """
+    quoted = [claim for claim in claims.ledger().values() if claim.quote and "01" <= claim.id[:2] <= "09"]
+    hold = sum(claim.verdict == "true" for claim in quoted)
+    sentence = re.compile(r"Of the \d+ statements\s+that lessons 1 to 9\s+quote from it, \d+ hold as written\.")
+    counted, places = sentence.subn(f"Of the {len(quoted)} statements that lessons 1 to 9 quote from it, {hold} hold as written.", readme)
+    if places != 1:
+        raise BadInput(f"The README says in {places} places, not in one: Of the N statements that lessons 1 to 9 quote from it, N hold as written.")
+    return counted
 
 
 def learner_copies(folder: Path) -> list[Path]:
@@ -205,7 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if chosen.verb == "table":
             readme = FOLDER.parent / "README.md"
-            readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
+            readme.write_text(with_count(with_table(readme.read_text(encoding="utf-8"))), encoding="utf-8", newline="\n")
         else:
             references(chosen.only, chosen.renew)
     except (BadInput, FileNotFoundError) as error:
