@@ -24,7 +24,7 @@ from mllandscape import BadInput, course
 from mllandscape.cli import main
 from mllandscape.course import notebooks, withheld
 from mllandscape.kit import folded, instructor, page, preflight, slides, student, timing
-from mllandscape.kit.lesson import Lesson, lessons
+from mllandscape.kit.lesson import Lesson, lessons, texts
 from mllandscape.kit.reset import reset, set_aside
 from mllandscape.machine import look
 from mllandscape.sandbox import Outcome
@@ -254,7 +254,20 @@ def test_the_minutes_of_the_sections_are_those_of_the_lesson(every):
         minutes = timing.sections(lesson)
         assert sum(minutes.values()) == lesson.opening.minutes and minutes["References"] == 0
         assert all(minutes[section.name] >= 2 for section in lesson.sections if section.name != "References")
+        assert minutes["Exercises"] >= 10, "the exercises say ten minutes each"
         assert timing.short(lesson) < lesson.opening.minutes
+
+
+def test_lesson_10_has_minutes_of_its_own_that_hold_its_interview():
+    lesson = named("10")
+    assert timing.sections(lesson) == timing.OWN["10"] | {"References": 0}, "they add up to what the notebook says"
+    asked = next(text for cell in lesson.book.cells for text in texts(cell) if text.startswith("Interview 10"))
+    assert int(re.search(r"(\d+) minutes", asked)[1]) <= 20 < timing.sections(lesson)["Experiment 2"]
+
+
+def test_the_readme_says_the_minutes_of_an_hour():
+    sentence = re.search(r"One lesson fills an hour: (.*?)\.", (ROOT / "README.md").read_text(encoding="utf-8"))[1]
+    assert [int(number) for number in re.findall(r"\d+", sentence)] == list(timing.SHARES.values())
 
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1e6), min_size=1, max_size=9).filter(lambda weights: any(weights.values())), st.integers(0, 300))
@@ -283,8 +296,35 @@ def test_an_agenda_fills_its_time_in_the_order_of_the_lessons(minutes, days):
     for day in agenda.days:
         sitting = 0
         for slot in day:
-            sitting = sitting + slot.minutes if slot.lesson else 0
-            assert sitting <= max(timing.SITTING, slot.minutes) and slot.minutes > 0
+            sitting = 0 if slot.what in ("Break", "Lunch") else sitting + slot.minutes
+            alone = slot.minutes + timing.OPENING
+            assert slot.minutes > 0 and (not slot.lesson or sitting <= max(timing.SITTING, alone))
+
+
+def test_in_the_agendas_nobody_sits_longer_than_90_minutes_and_lunch_is_at_noon(every):
+    agendas = timing.agendas(every)
+    assert [one.name for one in agendas] == ["Two hours", "Half a day", "Two days"]
+    for day in (day for one in agendas for day in one.days):
+        sitting, now, lunch = 0, 0, []
+        for slot in day:
+            sitting = 0 if slot.what in ("Break", "Lunch") else sitting + slot.minutes
+            lunch += [now] if slot.what == "Lunch" else []
+            now += slot.minutes
+            assert sitting <= 90, (slot, day)
+        assert day[-1].what.startswith("Closing") and day[-1].minutes >= 15
+        assert len(lunch) == (now >= timing.LONG) and all(180 <= start <= 210 for start in lunch)
+
+
+@pytest.mark.parametrize(("numbers", "names"), [(["03", "04", "10"], ["Two hours", "Half a day"]), (["05"], ["Two hours"]), (["03", "04"], ["Two hours"])])
+def test_an_agenda_that_the_lessons_cannot_fill_is_left_out(numbers, names):
+    assert [agenda.name for agenda in timing.agendas(lessons(numbers))] == names
+
+
+def test_the_plan_shows_code_as_code_and_says_that_one_exercise_is_done_in_the_room(every):
+    shown = instructor.plan(every)
+    assert "`" not in re.sub(r"<style>.*?</style>", "", shown, flags=re.DOTALL) and "<code>mllandscape tools</code>" in shown
+    assert shown.count("Exercises: one exercise in the room, the others afterwards") == len(every)
+    assert "fill no two hours" in instructor.plan([made_up(1, 20)])
 
 
 def test_the_plan_has_three_agendas_and_each_lessons_answers(every):

@@ -47,7 +47,8 @@ def edition(lesson: Lesson) -> Any:
         source = cell.source
         if length := minutes.get(names.get(cell.id, ""), 0):
             head, _, rest = source.partition("\n")
-            source = f"{head}\n\n*{length} minutes, {clock(start)} to {clock(start + length)}.*\n{rest}"
+            remark = timing.REMARKS.get(names[cell.id])
+            source = f"{head}\n\n*{length} minutes, {clock(start)} to {clock(start + length)}{f': {remark}' if remark else ''}.*\n{rest}"
             start += length
         for place, (kind, text) in enumerate(opened(source, f"{lesson.name}, cell {number}")):
             name = cell.id if place == 0 else f"{cell.id}-{place}"
@@ -86,10 +87,11 @@ def plan(lessons: Sequence[Lesson]) -> str:
         minutes, start, rows = timing.sections(lesson), 0, []
         for section in lesson.sections:
             if length := minutes[section.name]:
-                rows.append([clock(start), str(length), f"{section.name}: {section.title}" if section.title else section.name])
+                title = section.title or timing.REMARKS.get(section.name)
+                rows.append([clock(start), str(length), f"{section.name}: {title}" if title else section.name])
                 start += length
-        body += [f"<h2>Lesson {int(lesson.number)}: {html.escape(lesson.opening.title)}</h2>", f"<p>{html.escape(lesson.opening.question)}</p>"]
-        body += [f"<p>Needs {html.escape(lesson.opening.needs)}</p>", table("Minutes", ["from", "minutes", "section"], rows)]
+        body += [f"<h2>Lesson {int(lesson.number)}: {html.escape(lesson.opening.title)}</h2>", f"<p>{inline(lesson.opening.question)}</p>"]
+        body += [f"<p>Needs {inline(lesson.opening.needs)}</p>", table("Minutes", ["from", "minutes", "section"], rows)]
         answers = {found[0]: found[1:] for cell in lesson.book.cells for bundle in bundles(cell) if (found := answer(bundle))}
         asked = [[guess.question, *answers.get(guess.key, ("", ""))] for guess in lesson.guesses()]
         body += [table("The guesses, and what the stored run found", ["guess", "answer", "why"], asked), trouble_table(lesson.number)]
@@ -97,8 +99,9 @@ def plan(lessons: Sequence[Lesson]) -> str:
 
 
 def agenda_tables(lessons: Sequence[Lesson]) -> str:
-    shown = ""
-    for agenda in timing.agendas(lessons):
+    agendas = timing.agendas(lessons)
+    shown = "" if agendas else '<p class="note">The chosen lessons fill no two hours: choose more of them.</p>'
+    for agenda in agendas:
         shown += f"<h3>{agenda.name}</h3>"
         for number, day in enumerate(agenda.days, 1):
             starts = [sum(slot.minutes for slot in day[:place]) for place in range(len(day))]
