@@ -13,6 +13,7 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import date
 from functools import partial
@@ -153,6 +154,20 @@ def _check(content: dict, name: str) -> None:
         raise BadInput(f"it is the recording {_told(content['name'])}: give the file that name back.")
     if content["provenance"]["kind"] == "computed":
         raise BadInput("it says that it was computed here, which a file cannot be: record it again.")
+
+
+def main(commands: Mapping[str, Callable[[], object]]) -> int:
+    """Run what ``python -m`` one of the modules that record was asked for, "" being no argument. A wrong input is one line on stderr and status 2."""
+    given = " ".join(sys.argv[1:])
+    try:
+        if given not in commands:
+            possible = ", ".join(name or "no argument" for name in commands)
+            raise BadInput(f"{_told(given) if given else 'no argument'} given, possible: {possible}; CONTRIBUTING.md says what each recording needs.")
+        commands[given]()
+    except BadInput as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def plain(value: Any) -> Any:

@@ -532,3 +532,15 @@ def test_a_report_is_answered_as_its_user_would_write_it():
     assert lesson._with(container.case, "build", "torch==2.10.0+cu128")["build"] == "torch 2.10.0+cu128"
     with pytest.raises(BadInput, match="no image 'ubuntu:22.04' is known here: .*, or an Image of your own"):
         will_it_run("torch 2.13.0+cu130", "A100", "580", "ubuntu:22.04")
+
+
+@pytest.mark.parametrize("missing", ["cuobjdump", "libraries", "a file that none can read"])
+def test_listings_are_kept_only_where_every_binary_was_listed(missing, monkeypatch):
+    monkeypatch.setattr(record, "save", lambda *_: pytest.fail("the recording was overwritten"))
+    library = next(kernel.path for kernel in kernels() if kernel.path.suffix != ".ptx")
+    monkeypatch.setattr(listings, "library_paths", lambda: {} if missing == "libraries" else {"13.0": library})
+    monkeypatch.setattr(native, "tools", lambda name: [] if missing == "cuobjdump" else [library])
+    monkeypatch.setattr(native, "version", lambda tool: "13.0")
+    monkeypatch.setattr(listings, "_listed", lambda tools, path: {"file": path.name, "all": []})
+    with pytest.raises(BadInput, match="nothing to record.*extra `cuda`"):
+        listings.record_listings()

@@ -530,3 +530,10 @@ def test_a_loader_that_runs_the_code_first_is_caught():
 def test_the_stray_checkpoint_is_found_by_its_weights_alone(monkeypatch):
     monkeypatch.setattr(lesson, "_strays", {"the last": "run-05"})
     assert lesson._is_the_run("run-05") is None and "made other weights" in lesson._is_the_run("run-06")
+
+
+def test_what_optional_tools_keep_is_recorded_only_where_both_are(monkeypatch):
+    monkeypatch.setattr(record, "save", lambda *_: pytest.fail("the recording was overwritten"))
+    monkeypatch.setattr(keeps, "OPTIONAL", {"a tool": "no_such_package"})
+    with pytest.raises(BadInput, match="nothing to record: no_such_package missing; .*pip install"):
+        keeps.record_optional()

@@ -377,3 +377,38 @@ def test_a_command_that_is_refused_is_one_line():
     with pytest.raises(BadInput, match="uv lock --nonsense: exit code 2") as told:
         lesson.lock_with("uv lock --nonsense")
     assert "\n" not in str(told.value)
+
+
+def test_runs_are_kept_only_where_they_ran(monkeypatch):
+    monkeypatch.setattr(record, "save", lambda *_: pytest.fail("the recording was overwritten"))
+    monkeypatch.setattr(tools, "find", lambda: None)
+    with pytest.raises(BadInput, match="nothing to record"):
+        lesson.labs.keep(lesson.KEPT, "")
+
+
+def test_requirements_are_those_of_everyone_and_of_the_extras_that_are_asked_for():
+    toolkit = ["blas==1; extra == 'cublas'", "nvvm==1; (sys_platform == 'linux') and extra == 'nvvm'", "everywhere"]
+    wheels = [
+        {"name": "Torch_", "version": "2", "requires_dist": ["cuda-toolkit[cublas]==13; platform_system == 'Linux'", "opt-einsum; extra == 'opt-einsum'"]},
+        {"name": "bindings", "version": "1", "requires_dist": ["cuda-toolkit[nvvm]; extra == 'all'"]},
+        {"name": "cuda-toolkit", "version": "13", "requires_dist": toolkit},
+    ]
+    assert lesson.requirements(wheels) == {
+        "torch-": {"2": ['cuda-toolkit[cublas]==13; platform_system == "Linux"']},
+        "bindings": {"1": []},
+        "cuda-toolkit": {"13": ['blas==1; extra == "cublas"', "everywhere"]},
+    }
+
+
+@pytest.mark.parametrize(("version", "why"), [("2.13.0+cpu", "not the build on PyPI"), ("2.13.0", "")])
+def test_the_recording_of_torch_is_made_of_pips_report_and_of_pypis_build_alone(version, why, monkeypatch):
+    saved = {}
+    monkeypatch.setattr(record, "save", lambda name, data, provenance: saved.update({name: (data, provenance.command)}))
+    monkeypatch.setattr(lesson, "_pip_report", lambda requirement, python: [{"metadata": {"name": "torch", "version": version}}])
+    if why:
+        with pytest.raises(BadInput, match=why):
+            lesson.record_torch()
+        assert saved == {}
+    else:
+        lesson.record_torch()
+        assert saved == {lesson.TORCH: ({"torch": {version: []}}, record.load(lesson.TORCH).provenance.command)}

@@ -288,3 +288,39 @@ def test_a_recording_of_version_1_still_opens(later, tmp_path, monkeypatch):
     (tmp_path / "03.ladder.json").write_text(VERSION_1, encoding="ascii")
     opened = record.load("03.ladder", tmp_path)
     assert opened.data == {"peak": 405_798_912, "fits": True} and str(opened) == "recorded on CPU, torch 2.13.0, 2026-11-01"
+
+
+# -- the commands that record -----------------------------------------------------------------------------------------------
+
+COMMANDS = {
+    "mllandscape.lessons.torch_compile": "timings, counts, gpu", "mllandscape.lessons.cuda_mismatch": "listings, failures, gpu",
+    "mllandscape.lessons.pip_vs_poetry": "runs, torch", "mllandscape.lessons.dependency_hell": "record", "mllandscape.lessons.ddp_vs_fsdp": "no argument",
+    "mllandscape.lessons.out_of_memory": "no argument", "mllandscape.serving.history": "record", "mllandscape.versioning.keeps": "no argument",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "possible"), COMMANDS.items())
+def test_a_command_that_records_refuses_what_it_does_not_know_in_one_line(module, possible):
+    done = subprocess.run([sys.executable, "-m", module, "nonsense"], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert f"possible: {possible};" in done.stderr and "'nonsense'" in done.stderr
+
+
+def test_every_recording_names_a_command_that_is_there_and_that_the_maintainers_table_names():
+    table = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path in record.FOLDER.glob("*.json"):
+        command = record.load(path.stem).provenance.command
+        if command.startswith("mllandscape record"):
+            continue  # its parts are listed by --list
+        module, *words = command.removeprefix("python -m ").split()
+        assert (" ".join(words) or "no argument") in COMMANDS[module].split(", "), command
+        assert f"| `{path.stem}` | `.venv/bin/{command}` |" in table, path.stem
+
+
+def test_a_wrong_input_while_recording_is_one_line_and_status_2(monkeypatch, capsys):
+    def refuse():
+        raise BadInput("nothing to record.")
+
+    monkeypatch.setattr(sys, "argv", ["somewhere/lesson.py"])
+    assert record.main({"": refuse}) == 2 and capsys.readouterr().err == "lesson: nothing to record.\n"
+    assert record.main({"": dict}) == 0

@@ -327,3 +327,10 @@ def test_nothing_is_left_in_the_temporary_folder(monkeypatch, tmp_path):
     checkpoint.saved_files()
     checkpoint.damaged_files()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_searches_are_kept_only_where_git_ran(monkeypatch):
+    monkeypatch.setattr(history.record, "save", lambda *_: pytest.fail("the recording was overwritten"))
+    monkeypatch.setattr(history.shutil, "which", lambda _: None)
+    with pytest.raises(BadInput, match="nothing to record: git"):
+        history.record_searches()

@@ -92,9 +92,16 @@ def _listed(tools: Iterable[Path], path: Path) -> dict[str, Any]:
 
 
 def record_listings() -> None:
-    """List every binary by cuobjdump: ``python -m mllandscape.lessons.cuda_mismatch listings``, with every cuobjdump that is installed, newest first."""
+    """List every binary by cuobjdump: ``python -m mllandscape.lessons.cuda_mismatch listings``, with every cuobjdump that is installed, newest first.
+
+    Raises BadInput where there is no cuobjdump, no CUDA library to list, or a file that none of the tools can read.
+    """
+    if not native.tools("cuobjdump") or not library_paths():
+        raise BadInput("nothing to record: cuobjdump or bitsandbytes' CUDA libraries are missing; install the extra `cuda` on Linux.")
     tools = sorted(native.tools("cuobjdump"), key=lambda tool: tuple(map(int, native.version(tool).split("."))), reverse=True)
     libraries = [{"cuda": cuda} | _listed(tools, path) for cuda, path in library_paths().items()]
     listed = [_listed(tools, path) for path in _binaries() if path.suffix != ".so"]
+    if unread := [row["file"] for row in libraries + listed if not row["all"]]:
+        raise BadInput(f"nothing to record: no cuobjdump here can list {', '.join(unread)}; install the extra `cuda`, which brings a newer one.")
     data = {"bitsandbytes": metadata.version("bitsandbytes"), "libraries": libraries, "kernels": listed}
     record.save(RECORDING, data, record.here("python -m mllandscape.lessons.cuda_mismatch listings"))

@@ -144,7 +144,9 @@ def line(kept: str) -> str:
 
 
 def keep(name: str, command: str) -> None:
-    """Write what this process has run live as the recording ``name``; ``command`` is what does it again."""
+    """Write what this process has run live as the recording ``name``; ``command`` is what does it again. Raises BadInput where nothing ran live."""
+    if tools.find() is None:
+        raise BadInput(f"nothing to record: pip, Poetry and uv are not installed here; run `{tools.INSTALL}` once, with the network.")
     provenance = replace(record.here(command), torch="")
     record.save(name, noted, provenance)
 

@@ -672,4 +672,4 @@ exercise("08.ex2", _covers)
 exercise("08.ex3", _few_targets)
 
 if __name__ == "__main__":
-    {"listings": listings.record_listings, "failures": record_failures, "gpu": record_gpu}[sys.argv[1]]()
+    sys.exit(record.main({"listings": listings.record_listings, "failures": record_failures, "gpu": record_gpu}))

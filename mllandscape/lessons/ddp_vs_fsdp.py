@@ -359,4 +359,4 @@ exercise("04.ex2", _counts_gathers)
 exercise("04.ex3", _lowers_the_floor)
 
 if __name__ == "__main__":
-    record_ranks()
+    sys.exit(record.main({"": record_ranks}))

@@ -9,6 +9,7 @@ import json
 import random
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -688,4 +689,4 @@ def record_everything() -> None:
 
 
 if __name__ == "__main__":
-    record_everything()
+    sys.exit(record.main({"record": record_everything}))

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -556,4 +557,4 @@ exercise("03.ex2", _profiles_mlp)
 exercise("03.ex3", _adds_up)
 
 if __name__ == "__main__":
-    record_ways()
+    sys.exit(record.main({"": record_ways}))

@@ -8,12 +8,14 @@ import importlib.metadata
 import io
 import json
 import re
+import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -24,6 +26,7 @@ from packaging.utils import canonicalize_name
 
 from mllandscape import BadInput, charts, record, sandbox
 from mllandscape.course import exercise
+from mllandscape.course.notebooks import sources
 from mllandscape.environments import Run, Wheel
 from mllandscape.environments import lab as labs
 from mllandscape.environments.locks import PLATFORMS, Lock, read_lock
@@ -64,6 +67,9 @@ STORY = (
 on other systems."""
 
 TORCH = "pip_vs_poetry_torch"
+"""The recording of what two versions of torch require, which ``record_torch`` writes."""
+TORCHES = {"2.1.0": "3.11", "2.13.0": "3.13"}
+"""The versions, and the Python for which pip is asked."""
 
 
 def torch_index() -> tuple[Wheel, ...]:
@@ -259,7 +265,7 @@ def torch_locks() -> dict[str, Lock]:
     """torch 2.1.0 and 2.13.0, each locked by uv from one line."""
     with lab("torch", torch_index()) as here:
         found = {}
-        for version in ("2.1.0", "2.13.0"):
+        for version in TORCHES:
             machine = here.machine(f"torch=={version}")
             machine.run("uv lock")
             found[version] = read_lock(machine.read("uv.lock"), "uv.lock")
@@ -685,18 +691,66 @@ exercise("01.ex3", _carries)
 # -- the recording --------------------------------------------------------------------------------------------------------------------
 
 
-def record_runs(notebook: str) -> None:
+def record_runs() -> None:
     """Run every code cell of this lesson's notebook here, and keep what pip, Poetry and uv did.
 
-    ``python -m mllandscape.lessons.pip_vs_poetry notebooks/01_pip_vs_poetry.ipynb``, where the tools are installed; half a minute.
+    ``python -m mllandscape.lessons.pip_vs_poetry runs``, where the tools are installed; half a minute.
     """
+    (notebook,) = sources("01")
     names: dict[str, Any] = {"display": lambda *_: None}
-    for cell in json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]:
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), "cell", "exec"), names)
     lock_with("uv lock", "uv export --quiet --format pylock.toml -o pylock.toml")  # what the solution of the third exercise types
-    labs.keep(KEPT, "python -m mllandscape.lessons.pip_vs_poetry notebooks/01_pip_vs_poetry.ipynb")
+    labs.keep(KEPT, "python -m mllandscape.lessons.pip_vs_poetry runs")
+
+
+def record_torch() -> None:
+    """Ask pip what two versions of torch require on Linux, and keep it: ``python -m mllandscape.lessons.pip_vs_poetry torch``, with the network.
+
+    Metadata is read, and no wheel downloaded where the index has it apart. Raises BadInput where pip fails, or finds another build than PyPI's.
+    """
+    installed = [one["metadata"] for version, python in TORCHES.items() for one in _pip_report(f"torch=={version}", python)]
+    if others := [one["version"] for one in installed if one["name"] == "torch" and one["version"] not in TORCHES]:
+        raise BadInput(f"pip finds torch {', '.join(others)} here, not the build on PyPI; take the other index and find-links out of pip's settings first.")
+    source = f"metadata of the wheels of torch {' and '.join(TORCHES)} and of what they require on Linux x86-64, without their extras and Python versions"
+    day = date.today().isoformat()
+    command = "python -m mllandscape.lessons.pip_vs_poetry torch"
+    record.save(TORCH, requirements(installed), record.Provenance(kind="published", source=source, date=day, command=command))
+
+
+def _pip_report(requirement: str, python: str) -> list[dict]:
+    """What pip would install for a requirement on Linux x86-64 with this Python, whatever machine this is."""
+    tags = [word for minor in range(5, 36) for word in ("--platform", f"manylinux_2_{minor}_x86_64")]
+    tags += [word for old in ("manylinux1", "manylinux2010", "manylinux2014") for word in ("--platform", f"{old}_x86_64")]
+    with tempfile.TemporaryDirectory(prefix="mllandscape-") as folder:
+        report = Path(folder) / "report.json"
+        words = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report), "--target", folder, "--only-binary=:all:", "--python-version", python]
+        done = subprocess.run([sys.executable, "-m", "pip", "install", *words, *tags, requirement], capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            raise BadInput(f"pip found no {requirement} for Python {python} on Linux: {done.stderr.strip().rpartition(chr(10))[2]}")
+        return json.loads(report.read_text(encoding="utf-8"))["install"]
+
+
+def requirements(installed: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[str]]]:
+    """{package: {version: requirements}} of wheels' metadata; of extras those alone that another of the wheels asks for."""
+    found: dict[str, dict[str, list[Requirement]]] = {}
+    for one in installed:
+        found.setdefault(canonicalize_name(one["name"]), {})[one["version"]] = [Requirement(line) for line in one.get("requires_dist", [])]
+    every = [requirement for by in found.values() for rows in by.values() for requirement in rows]
+    asked = {(canonicalize_name(one.name), extra) for one in every if not _extra(one) for extra in one.extras}
+
+    def wanted(package: str, one: Requirement) -> bool:
+        return not _extra(one) or (package, _extra(one)) in asked
+
+    return {name: {version: [str(one) for one in rows if wanted(name, one)] for version, rows in by.items()} for name, by in found.items()}
+
+
+def _extra(requirement: Requirement) -> str:
+    """The extra for which alone a package has this requirement, "" where it is for everyone."""
+    found = re.search(r"""extra == ["']([^"']+)""", str(requirement.marker or ""))
+    return found[1] if found else ""
 
 
 if __name__ == "__main__":
-    record_runs(sys.argv[1])
+    sys.exit(record.main({"runs": record_runs, "torch": record_torch}))

@@ -1426,4 +1426,4 @@ exercise("02.ex2", _few_graphs_little_padding)
 exercise("02.ex3", _when_it_pays)
 
 if __name__ == "__main__":
-    {"timings": record_timings, "counts": record_counts, "gpu": record_gpu}[sys.argv[1]]()
+    sys.exit(record.main({"timings": record_timings, "counts": record_counts, "gpu": record_gpu}))

@@ -143,11 +143,14 @@ def check_here(golden: str, tried: str) -> int:
 
 def record_searches() -> None:
     """Keep the search from 1 to 64, and one whose last end passes, unchecked."""
+    if shutil.which("git") is None:  # the recorded searches would be kept as new ones
+        raise BadInput("nothing to record: git is not installed here; install git.")
     searches = {str(bad): bisect(0, bad, check_ends=bad == COMMITS) for bad in (COMMITS, 5)}
     data = {bad: {"tried": [[*pair] for pair in found.tried.items()], "named": found.named, "subject": found.subject} for bad, found in searches.items()}
     record.save(RECORDING, data, record.here(f"python -m {ME} record"))
 
 
 if __name__ == "__main__":
-    verb, *arguments = sys.argv[1:]
-    sys.exit(check_here(*arguments) if verb == "check" else record_searches())
+    if sys.argv[1:2] == ["check"] and len(sys.argv) == 4:
+        sys.exit(check_here(*sys.argv[2:]))
+    sys.exit(record.main({"record": record_searches}))

@@ -136,6 +136,8 @@ def optional() -> dict[str, Kept]:
 
 def record_optional() -> None:
     """Run both tools, and keep what they kept."""
+    if missing := [package for package in OPTIONAL.values() if importlib.util.find_spec(package) is None]:
+        raise BadInput(f"nothing to record: {' and '.join(missing)} missing; {sys.executable} -m pip install {' '.join(missing)}")
     record.save(RECORDING, _in_a_child(list(OPTIONAL)), record.here("python -m mllandscape.versioning.keeps"))
 
 
@@ -190,4 +192,4 @@ def _run(words: list[str], desk: Desk, **env: str) -> None:
 if __name__ == "__main__":
     from mllandscape.versioning import keeps
 
-    keeps.record_optional()
+    sys.exit(record.main({"": keeps.record_optional}))
