@@ -7,7 +7,7 @@ from mllandscape import BadInput
 from mllandscape.charts import figure as base
 from mllandscape.charts.figure import Described
 
-ROW = 30
+ROW, TALL_ROW = 30, 38  # with labels of one line, and of two
 FARTHEST = 5
 """In powers of two: a guess that is off by more than 32 times is drawn at the edge."""
 
@@ -21,7 +21,7 @@ def log_errors(rows: Mapping[str, Sequence[float]], *, title: str) -> Described:
     if not all(rows.values()):
         raise BadInput("a question without a guess: leave it out, or give one error or more.")
     lines, above = base.title_lines(title)
-    height = above + ROW * len(rows) + 58
+    height = above + _row(labels) * len(rows) + 58
     with base.paper():
         drawn = base.new_figure(height)
         axes = base.add_axes(drawn, left, 30, above + 6, 52)
@@ -56,6 +56,10 @@ def log_errors(rows: Mapping[str, Sequence[float]], *, title: str) -> Described:
     return Described(drawn, base.sentence(title, [_words(name, errors) for name, errors in rows.items()]))
 
 
+def _row(labels: Sequence[str]) -> int:
+    return TALL_ROW if any("\n" in label for label in labels) else ROW
+
+
 def _apart(values: Sequence[float], place: int) -> list[float]:
     """Heights at which equal guesses do not hide each other: alternately below and above the row's middle."""
     seen: dict[float, int] = {}
@@ -84,7 +88,7 @@ def right_shares(rows: Mapping[str, tuple[int, int]], *, title: str) -> Describe
     lines, above = base.title_lines(title)
     most = max(asked for _, asked in rows.values())
     with base.paper():
-        drawn = base.new_figure(above + ROW * len(rows) + 50)
+        drawn = base.new_figure(above + _row(labels) * len(rows) + 50)
         axes = base.add_axes(drawn, left, 92, above + 4, 44)
         base.write_title(drawn, lines)
         for place, (right, asked) in enumerate(rows.values()):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mllandscape import BadInput
 from mllandscape.course import progress
+from mllandscape.course.exported import Spoken
 from mllandscape.course.questions import status_line
 from mllandscape.course.shown import Shown
 from mllandscape.interview import bank, numbers
@@ -48,6 +49,11 @@ def kept() -> list[Score]:
             except (BadInput, KeyError, TypeError):
                 continue
     return found
+
+
+def counts() -> list[Spoken]:
+    """The scores on this machine as an export holds them: counts alone."""
+    return [Spoken(one.question.id, *(one.said[kind] for kind in bank.KINDS), len(one.flags)) for one in kept()]
 
 
 def sit(interview: Interview, clock: Clock = time.monotonic) -> Shown:

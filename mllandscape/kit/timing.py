@@ -10,7 +10,7 @@ SHARES = {"Commit": 10, "Experiment": 25, "Panel": 8, "Claim check": 3, "Exercis
 """Minutes of an hour; "Experiment" is all of them together. Scaled to the lesson's own minutes, but for the exercise: one takes ten in any lesson."""
 
 OWN = {"10": {"Commit": 7, "Experiment 1": 7, "Experiment 2": 24, "Experiment 3": 8, "Panel": 7, "Claim check": 3, "Exercises": 15, "Say it": 4}}
-"""Minutes of the lessons that are built otherwise. Lesson 10: an interview of twenty minutes and four for the fresh questions; its first exercise takes fifteen."""
+"""Minutes of the lessons that are built otherwise. Lesson 10: twenty for the interview and four for the fresh questions; its first exercise takes fifteen."""
 
 REMARKS = {"Exercises": "one exercise in the room, the others afterwards"}
 """What is said beside a section's minutes."""

@@ -20,7 +20,7 @@ def register(verbs: argparse._SubParsersAction) -> None:
     one.add_argument("--folder", type=Path, default=NOTEBOOKS, help=f"where your notebooks are ({NOTEBOOKS})")
     one = verbs.add_parser("progress", help="your guesses and checks as one file for an instructor", allow_abbrev=False)
     one.add_argument("what", choices=["export"])
-    one.add_argument("file", type=Path, metavar="FILE", help="such as progress.json")
+    one.add_argument("file", type=Path, metavar="FOLDER", help="where <made-up name>.json goes, or a file that ends in .json")
     one.add_argument("--name", default="", help="your name in the file, instead of a made-up one")
     one = verbs.add_parser("class", help="what a class guessed and solved, from its progress files", allow_abbrev=False)
     one.add_argument("folder", type=Path, metavar="FOLDER", help="where the files are")
@@ -56,9 +56,12 @@ def reset(chosen: argparse.Namespace) -> int:
 def progress(chosen: argparse.Namespace) -> int:
     """Write the export and say under which name."""
     from mllandscape.course import exported
+    from mllandscape.interview import session
 
-    export = exported.write(chosen.file, chosen.name)
-    print(f"{chosen.file}: {len(export.entries)} entries of {export.learner}. It holds no other name, and nothing else of this machine.")
+    path, export = exported.write(chosen.file, chosen.name, session.counts())
+    spoken = f" and {len(export.interview)} answers of the interview" if export.interview else ""
+    who = export.learner if export.learner == export.id else f"{export.learner} ({export.id})"
+    print(f"{path}: {len(export.entries)} entries{spoken} of {who}. It holds no other name, and nothing else of this machine.")
     return 0
 
 
