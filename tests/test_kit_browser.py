@@ -27,6 +27,13 @@ FAINT = """() => {
 }"""
 WIDE = "document.documentElement.scrollWidth > innerWidth"
 OVERFLOWS = "[...document.querySelectorAll('section')].filter(s => s.scrollHeight > s.clientHeight + 1 || s.scrollWidth > s.clientWidth + 1).map(s => s.id)"
+CUT = "[...document.querySelectorAll('.output pre:not(.table)')].filter(p => p.scrollWidth > p.clientWidth + 1).map(p => p.textContent.slice(0, 40))"
+# How large the lettering of each figure is, in pixels: 10.5 points where its 860 pixels are shown as they are.
+LETTERS = """() => [...document.querySelectorAll('section img')].map(image => {
+  const shown = image.getBoundingClientRect(), style = getComputedStyle(image);
+  const width = style.objectFit === 'cover' ? shown.width : Math.min(shown.width, shown.height * image.naturalWidth / image.naturalHeight);
+  return [image.closest('section').id, 14 * width / 860];
+})"""
 BROKEN = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
 
 
@@ -69,6 +76,7 @@ def test_every_page_opens_offline_and_can_be_read_in_both_themes(opened, made):
         for width in (390, 1280):
             view.set_viewport_size({"width": width, "height": 800})
             assert not view.evaluate(WIDE), (name, width)
+            assert view.evaluate(CUT) == [], (name, width)
         assert view.evaluate(BROKEN) == 0, name
         for theme in ("light", "dark"):
             view.emulate_media(color_scheme=theme)
@@ -84,6 +92,8 @@ def test_no_slide_overflows_on_a_projector_and_keys_turn_them(opened, made):
         for width, height in ((1280, 720), (1024, 768)):
             view.set_viewport_size({"width": width, "height": height})
             assert view.evaluate(OVERFLOWS) == [], (name, width)
+        view.set_viewport_size({"width": 1280, "height": 720})
+        assert [letters for letters in view.evaluate(LETTERS) if letters[1] < 18] == [], f"{name}: too small for the back of a room"
         assert view.evaluate(BROKEN) == 0 and view.evaluate(FAINT) == [], name
     view.emulate_media(color_scheme="dark")
     assert view.evaluate(FAINT) == []

@@ -42,6 +42,11 @@ def markdown(source: str) -> str:
     return re.sub(r"<table\b.*?</table>", lambda match: wide(match[0]), page, flags=re.DOTALL)
 
 
+def coded(text: str) -> str:
+    """A line of text, with what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
 def wide(table: str, label: str = "Table") -> str:
     """A table that scrolls by itself where the window is narrow, by keyboard too."""
     return f'<div class="wide" tabindex="0" role="group" aria-label="{html.escape(label)}">{table}</div>'

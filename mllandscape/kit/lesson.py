@@ -104,6 +104,11 @@ def texts(cell: Any) -> Iterator[str]:
     yield from (bundle["text/plain"] for bundle in bundles(cell) if "text/plain" in bundle)
 
 
+def aligned(text: str) -> bool:
+    """Whether a printed text is in columns: two of its lines or more have three of them. A name and a sentence can be read wrapped, too."""
+    return sum(len(re.split(r" {2,}", line.strip())) > 2 for line in text.split("\n")) > 1
+
+
 def answer(bundle: dict[str, str]) -> tuple[str, str, str] | None:
     """Key, answer and explanation of an output of ``reveal``, or None for another output."""
     key = re.match(r"Answer (\S+): ", bundle.get("text/plain", ""))

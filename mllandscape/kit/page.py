@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mllandscape.kit.html import document, markdown, python, wide
-from mllandscape.kit.lesson import Lesson, answer, bundles
+from mllandscape.kit.lesson import Lesson, aligned, answer, bundles
 
 PANEL = "The figure is the panel as it opens. In JupyterLab its controls move it."
 
@@ -41,7 +41,8 @@ def output(bundle: dict[str, Any], number: int) -> str:
         shown = shown.partition("</p>")[0] + "</p>" if answer(bundle) else shown
         return re.sub(r"<table\b.*?</table>", lambda match: wide(match[0]), shown, flags=re.DOTALL)
     text = bundle.get("text/plain", "")
-    return f'<pre tabindex="0" aria-label="Output of code {number}">{html.escape(text)}</pre>' if text.strip() else ""
+    kind = ' class="table"' if aligned(text) else ""
+    return f'<pre{kind} tabindex="0" aria-label="Output of code {number}">{html.escape(text)}</pre>' if text.strip() else ""
 
 
 def index(title: str, lessons: Sequence[Lesson], suffix: str = ".html") -> str:
