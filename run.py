@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Installs mllandscape into .venv and runs it. Python's standard library alone; every verb installs first when it has to.
 
-python3 run.py lab                          open the lessons in JupyterLab, as your own copies in my_notebooks
+python3 run.py lab [options]                open the lessons in JupyterLab, as your own copies in my_notebooks; lab --help tells the options
 python3 run.py test [--only 03] [options]   run every test, or those of one lesson; options go to pytest
 python3 run.py install [--wheelhouse DIR]   build .venv and stop; with a wheelhouse, without any network
 python3 run.py wheelhouse DIR               download what install needs, for machines with this system and this Python
@@ -33,6 +33,16 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "installed-by-run.py"
 LOCK = ROOT / "requirements.lock"
 LABEL = "made-by-run.py"  # in a wheelhouse: what it was made for, or that it is unfinished
+NO_TESTS = 5  # pytest's exit status
+LESSON_TOO = {  # tests of everything that a lesson can fail; a lesson's own are known by its name
+    "gates.py": ["test_each_notebook_has_a_lesson_module_and_a_test_file_of_its_name"],
+    "test_notebooks.py": ["test_the_readmes_table_and_count_are_what_notebooks_and_ledger_say"],
+    "test_kit.py": [
+        "test_every_lesson_says_what_goes_wrong_and_every_row_is_one",
+        "test_every_page_and_every_deck_loads_nothing_describes_its_pictures_and_has_its_headings_in_order",
+    ],
+    "test_run.py": ["test_ruff_finds_nothing"],
+}
 PYTHON = getattr(sys, "_base_executable", sys.executable)  # not the .venv's own, which may be about to be replaced
 
 # The wheels that the lock names, added up for each platform on 2026-11-24, with pip, Poetry and uv; 65 MB of them are for the tests. 1 GB is 10^9 bytes.
@@ -154,23 +164,34 @@ def lesson(number):
     """The name of the lesson with this number: "03" is "03_out_of_memory"."""
     names = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     for name in names:
-        if number.isdigit() and int(number) == int(name[:2]):
+        if number.isdecimal() and int(number) == int(name[:2]):
             return name
-    print(f"run.py: --only {number}: there is no such lesson; there are {', '.join(names) or 'none yet'}.", file=sys.stderr)
+    refuse(f"--only {number}: there is no such lesson; there are {', '.join(names) or 'none yet'}.")
+
+
+def refuse(why):
+    print(f"run.py: {why}", file=sys.stderr)
     sys.exit(2)
 
 
-def test_arguments(only, options):
+def test_arguments(only, words, options):
     """pytest's arguments. One process of two workers runs unit tests, gates and, with strict nbval, the notebooks."""
-    named = any((ROOT / option.split("::")[0]).exists() for option in options)
-    where, chosen = ([] if named else ["tests", "notebooks"]), []
+    paths = [(option, ROOT / option.split("::")[0]) for option in options if not option.startswith("-")]
+    for option, path in paths:
+        if path.suffix in (".py", ".ipynb") and not path.exists():  # pytest's workers would end without a word
+            refuse(f"test {option}: there is no such file.")
+    named = [option for option, path in paths if path.exists()]
+    where, chosen = ([] if named else ["tests", "notebooks"]), words
     if only is not None:
         name = lesson(only)
+        if named:
+            refuse(f"test: --only {only} chooses the files itself; give it or {' '.join(named)}, not both.")
         unit = ROOT / "tests" / f"test_{name[3:]}.py"
-        where = [f"notebooks/{name}.ipynb", "tests/gates.py", *([f"tests/{unit.name}"] if unit.exists() else [])]
-        chosen = ["-k", f"{name} or {name[:2]}. or {unit.stem}"]
+        where = [f"notebooks/{name}.ipynb", *([f"tests/{unit.name}"] if unit.exists() else []), *(f"tests/{file}" for file in LESSON_TOO)]
+        chosen = " or ".join([name, f"[{name[:2]}.ex", unit.stem, *(test for tests in LESSON_TOO.values() for test in tests)])
+        chosen = f"({chosen}) and ({words})" if words else chosen
     nbval = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval.cfg"]
-    return ["-n", "2", "--dist", "loadscope", *nbval, *chosen, *where, *options]
+    return ["-n", "2", "--dist", "loadscope", *nbval, *(["-k", chosen] if chosen else []), *where, *options]
 
 
 def renew_lock():
@@ -199,13 +220,21 @@ def conda_environment(pyproject, lock):
 
 
 def main(arguments):
+    if arguments[:1] == ["lab"] and {"-h", "--help"} & set(arguments):
+        return child(PYTHON, "-m", "mllandscape", "lab", "--help")  # which needs nothing installed
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.error = lambda message: parser.exit(2, f"run.py: {message}\n")
     parser.add_argument("verb", choices=["lab", "test", "install", "wheelhouse", "bench", "stress", "references", "lock"])
-    parser.add_argument("--only", metavar="NN", help="test, references: one lesson, by its number")
+    parser.add_argument("--only", metavar="NN", action="append", help="test, references: one lesson, by its number")
+    parser.add_argument("-k", metavar="WORDS", help="test: pytest's choice by name, within the lesson where --only names one")
     parser.add_argument("--renew", action="store_true", help="references: store the outputs of cells tagged nbval-ignore-output anew, too")
     parser.add_argument("--wheelhouse", metavar="DIR", type=Path, help="install: take every wheel from this folder, and nothing from a network")
     known, options = parser.parse_known_args(arguments)
+    if known.only is not None and len(known.only) > 1:
+        parser.error(f"--only takes one lesson; given are {' and '.join(known.only)}")
+    known.only = known.only[0] if known.only else None
+    if known.k is not None and known.verb != "test":
+        parser.error(f"-k belongs to test, not to {known.verb}")
     if known.only is not None and known.verb not in ("test", "references"):
         parser.error(f"--only belongs to test and references, not to {known.verb}")
     if known.renew and known.verb != "references":
@@ -222,14 +251,17 @@ def main(arguments):
         return renew_lock()
     if known.wheelhouse is not None:
         os.environ.update(offline(known.wheelhouse))
-    pytest = test_arguments(known.only, options) if known.verb == "test" else []
+    pytest = test_arguments(known.only, known.k, options) if known.verb == "test" else []
     only = ["--only", lesson(known.only)[:2]] if known.only is not None else []
     install()
     python = python_in(VENV)
     if known.verb == "lab":
         return child(python, "-m", "mllandscape", "lab", *options)
     if known.verb == "test":
-        return child(python, "-m", "pytest", *pytest)
+        status = child(python, "-m", "pytest", *pytest)
+        if status == NO_TESTS:
+            print(f"run.py: no test is chosen by {' '.join(arguments[1:])}; run.py test --collect-only -q lists all.", file=sys.stderr)
+        return status
     if known.verb == "stress":
         return child(python, "-m", "pytest", "-s", "tests/stress")
     if known.verb == "references":

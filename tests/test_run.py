@@ -316,7 +316,9 @@ def said(*arguments: str) -> tuple[int, str]:
     "arguments",
     [
         ["nonsense"], [], ["lab", "--only", "03"], ["install", "surplus"], ["stress", "--fast"], ["lock", "--only", "3"], ["test", "--only"],
-        ["test", "--renew"], ["wheelhouse"], ["wheelhouse", "a", "b"], ["wheelhouse", "--fast"], ["lab", "--wheelhouse", "x"],
+        ["test", "--renew"], ["test", "--only", "03", "--only", "04"], ["test", "--only", "03", "tests/test_cli.py"], ["test", "tests/nosuch.py"],
+        ["test", "nosuch.py::test_x"], ["references", "-k", "x"],
+        ["wheelhouse"], ["wheelhouse", "a", "b"], ["wheelhouse", "--fast"], ["lab", "--wheelhouse", "x"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -326,7 +328,7 @@ def test_a_wrong_call_is_one_line_and_status_2(arguments):
 
 
 @pytest.mark.parametrize("verb", ["test", "references"])
-@pytest.mark.parametrize("number", ["99", "x", "-1", ""])
+@pytest.mark.parametrize("number", ["99", "x", "-1", "", "³"])
 def test_an_unknown_lesson_is_one_line(verb, number):
     status, error = said(verb, f"--only={number}")
     assert status == 2 and len(error.splitlines()) == 1 and "no such lesson" in error, error
@@ -363,19 +365,53 @@ def lesson(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("number", ["03", "3"])
 def test_one_lesson_is_its_notebook_its_unit_tests_and_its_gates(lesson, number):
-    arguments = run.test_arguments(number, ["-x"])
+    arguments = run.test_arguments(number, None, ["-x"])
     assert {"notebooks/03_out_of_memory.ipynb", "tests/test_out_of_memory.py", "tests/gates.py", "-x"} <= set(arguments)
-    assert "tests" not in arguments and arguments[arguments.index("-k") + 1] == "03_out_of_memory or 03. or test_out_of_memory"
+    assert "tests" not in arguments and arguments[arguments.index("-k") + 1].startswith(
+        "03_out_of_memory or [03.ex or test_out_of_memory or test_each_notebook"
+    )
+    chosen = run.test_arguments(number, "panel or gate", [])
+    assert chosen[chosen.index("-k") + 1] == f"({arguments[arguments.index('-k') + 1]}) and (panel or gate)"
+
+
+def test_one_lesson_is_judged_by_tests_of_all_lessons_too():
+    """By their names, so that a renamed one is not left out without a word."""
+    for file, names in run.LESSON_TOO.items():
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert [name for name in names if f"def {name}(" not in text] == [], file
+    arguments = run.test_arguments("3", None, [])
+    options = arguments[arguments.index("-k") : arguments.index("-k") + 2]
+    found = subprocess.run([sys.executable, "-m", "pytest", "--collect-only", "-q", *options, *(f"tests/{file}" for file in run.LESSON_TOO)],
+                           cwd=ROOT, capture_output=True, text=True).stdout  # fmt: skip
+    assert all(f"tests/{file}::{name}\n" in found for file, names in run.LESSON_TOO.items() for name in names), found
+    assert "::test_gate[spine_is_present_and_in_order-03_out_of_memory]" in found and "[03.ex1]" in found and "04_ddp" not in found
+
+
+def test_words_of_ones_own_choose_among_all_tests(lesson):
+    arguments = run.test_arguments(None, "panel", [])
+    assert arguments[arguments.index("-k") + 1] == "panel" and {"tests", "notebooks"} <= set(arguments)
+
+
+def test_a_choice_of_no_test_is_said(house, monkeypatch, capsys):
+    monkeypatch.setattr(run, "install", lambda: None)
+    monkeypatch.setattr(run, "child", lambda *command: 5)
+    assert run.main(["test", "-k", "nosuch"]) == 5
+    assert capsys.readouterr().err == "run.py: no test is chosen by -k nosuch; run.py test --collect-only -q lists all.\n"
+
+
+def test_the_options_of_lab_can_be_seen():
+    ended = subprocess.run([sys.executable, ROOT / "run.py", "lab", "--help"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0 and "--copies-only" in ended.stdout and ended.stderr == ""
 
 
 def test_all_tests_are_unit_tests_gates_and_notebooks_under_strict_nbval(lesson):
-    arguments = run.test_arguments(None, [])
+    arguments = run.test_arguments(None, None, [])
     assert {"tests", "notebooks", "--nbval", "--nbval-current-env"} <= set(arguments) and "--nbval-lax" not in arguments
     assert tomllib.loads(PYPROJECT)["tool"]["pytest"]["ini_options"]["python_files"] == ["test_*.py", "gates.py"]
 
 
 def test_a_path_given_to_test_is_run_alone(lesson):
-    arguments = run.test_arguments(None, ["tests/test_out_of_memory.py::test_x"])
+    arguments = run.test_arguments(None, None, ["tests/test_out_of_memory.py::test_x"])
     assert arguments[-1] == "tests/test_out_of_memory.py::test_x" and "notebooks" not in arguments
 
 
