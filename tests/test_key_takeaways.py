@@ -58,6 +58,10 @@ def test_a_quote_has_its_unit(key):
     assert numbers.quote(key).endswith(known.words)
 
 
+def test_a_pinned_line_gives_more_than_one_set():
+    assert numbers.value("07.floats") == 2, "numpy 1.26.2 on the day of the pin's release, 2.0.0 since June 2024"
+
+
 def test_an_unknown_number_is_said():
     with pytest.raises(BadInput, match="no number '11.x'"):
         numbers.value("11.x")

@@ -58,7 +58,12 @@ def _student(chosen: Sequence[Lesson]) -> dict[str, str]:
 def _instructor(chosen: Sequence[Lesson]) -> dict[str, str]:
     from mllandscape.kit import instructor
 
-    return {"plan.html": instructor.plan(chosen), **_notebooks(instructor.edition, chosen)}
+    made = {"plan.html": instructor.plan(chosen), **_notebooks(instructor.edition, chosen)}
+    if any(lesson.number == "10" for lesson in chosen):
+        from mllandscape.kit import interviews
+
+        made["interviews.html"] = interviews.page()
+    return made
 
 
 def _slides(chosen: Sequence[Lesson]) -> dict[str, str]:
