@@ -19,6 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from mllandscape import BadInput, claims
 from mllandscape.course import check, progress
+from mllandscape.lessons import EXPERIMENTS
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -42,6 +43,15 @@ class Notebook:
     name: str
     node: Any
     claims: tuple[str, ...]
+
+    @property
+    def number(self) -> str:
+        """Of its lesson: "03"."""
+        return self.name[:2]
+
+    @property
+    def renewed_by(self) -> str:
+        return f"python3 run.py references --only {self.number} stores it anew"
 
     @property
     def code(self) -> list[Any]:
@@ -158,6 +168,8 @@ def first_cell_says_what_it_is(book: Notebook) -> Iterator[str]:
     lines = first.source.splitlines()
     if first.cell_type != "markdown" or not first.source.startswith("# "):
         yield "the first cell is no markdown cell with a # Title"
+    if (said := re.match(r"# Lesson (\d+)", first.source)) and int(said[1]) != int(book.number):
+        yield f"the first cell is titled Lesson {said[1]}, the notebook's name begins with {book.number}"
     if not any(line.startswith("> ") for line in lines):
         yield "the first cell does not quote the interviewer's question (> ...)"
     if len([line for line in lines if line.startswith("- ")]) not in (3, 4):
@@ -175,7 +187,7 @@ def first_code_cell_only_imports(book: Notebook) -> Iterator[str]:
 def execution_counts_are_1_to_n(book: Notebook) -> Iterator[str]:
     counts = [cell.execution_count for cell in book.code]
     if not counts or counts != list(range(1, len(counts) + 1)):
-        yield f"execution counts are {counts}"
+        yield f"execution counts are {counts}, not 1 to {len(counts)}; {book.renewed_by}"
 
 
 def no_widget_state(book: Notebook) -> Iterator[str]:
@@ -218,6 +230,26 @@ def ignored_outputs_are_few_and_asserted(book: Notebook) -> Iterator[str]:
             yield f"{place(book.code[index])} is tagged {IGNORED}, and the next code cell asserts nothing"
 
 
+def tags_are_known(book: Notebook) -> Iterator[str]:
+    """A misspelt tag would do nothing, without a word."""
+    for cell in book.node.cells:
+        if strange := set(cell.metadata.get("tags", [])) - {IGNORED, RAISES}:
+            yield f"{place(cell)} is tagged {', '.join(sorted(strange))}; known are {IGNORED} and {RAISES}"
+
+
+def keys_are_of_this_lesson(book: Notebook) -> Iterator[str]:
+    """Progress is stored under these keys, so another lesson's would be mixed up with this one's."""
+    for cell in book.code:
+        for verb in ("guess", "reveal", "quiz", "spoken"):
+            for key in filter(None, map(key_of, calls(cell, verb))):
+                if key != book.number if verb == "spoken" else not key.startswith(f"{book.number}."):
+                    yield f"{place(cell)} has the key {key}; that of a {verb} here is {book.number}{'' if verb == 'spoken' else '.name'}"
+    for cell in book.section("Exercises"):
+        for key in filter(None, map(key_of, calls(cell, "check"))):
+            if not key.startswith(f"{book.number}."):
+                yield f"{place(cell)} has the key {key}; that of an exercise here is {book.number}.ex1, {book.number}.ex2, ..."
+
+
 def nothing_is_skipped_or_fails_unasserted(book: Notebook) -> Iterator[str]:
     for index, cell in enumerate(book.code):
         tags = set(cell.metadata.get("tags", []))
@@ -254,7 +286,7 @@ def every_claim_is_checked(book: Notebook) -> Iterator[str]:
     if not last or [key_of(call) for call in calls(last[0], "table")] != [book.name[:2]]:
         yield f'the last cell of Claim check is not table("{book.name[:2]}")'
     elif not any(text.startswith(f"{len(book.claims)} claims: ") and "0 not checked." in text.split("\n")[0] for text in texts(last[0])):
-        yield "the stored claim table does not show every claim checked"
+        yield f"the stored claim table does not show every claim checked; {book.renewed_by}"
 
 
 def imports(cell: Any) -> list[Any]:
@@ -282,6 +314,20 @@ def every_guess_comes_before_its_reveal(book: Notebook) -> Iterator[str]:
         yield "nothing is guessed under ## Commit"
 
 
+def the_first_cell_gives_no_answer_away(book: Notebook) -> Iterator[str]:
+    """Of a guess among options, by the answers that are stored: "Answer 05.decides: tokens per GPU. More computation for each byte."
+
+    An answer of one word, such as "runs", stands in a sentence about anything.
+    """
+    offered = {key_of(call) for cell in book.code for call in calls(cell, "guess") if any(keyword.arg == "options" for keyword in call.keywords)}
+    read = "\n".join(line for line in book.node.cells[0].source.splitlines() if line.startswith(("# ", "> ", "- ")))
+    for cell in book.code:
+        for key, said in (found for text in texts(cell) for found in re.findall(r"^Answer (\S+): (.+)", text)):
+            answer = said.split(". ")[0].rstrip(".")
+            if key in offered and " " in answer and re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", read, re.IGNORECASE):
+                yield f"the first cell says {answer!r}, which is the answer to guess {key}"
+
+
 def panel_is_driven_once(book: Notebook) -> Iterator[str]:
     if not any(proves(cell) for cell in book.section("Panel")):
         yield "no cell under ## Panel drives the panel and asserts what follows"
@@ -307,6 +353,11 @@ def it_is_said_aloud_and_sourced(book: Notebook) -> Iterator[str]:
         yield "no spoken answer under ## Say it"
     if not any(re.search(r"^[-*\d]", cell.source, re.MULTILINE) for cell in book.section("References")):
         yield "## References lists nothing"
+
+
+def a_figure_is_shown(book: Notebook) -> Iterator[str]:
+    if not any(described(output.get("data", {}).get("text/html", "")).figures for cell in book.code for output in cell.outputs):
+        yield f"{book.name} stores no figure; a lesson shows one at least, and {book.renewed_by}"
 
 
 def every_picture_is_described(book: Notebook) -> Iterator[str]:
@@ -351,12 +402,16 @@ GATES: list[Callable[[Notebook], Iterator[str]]] = [
     plain_python_without_banned_calls,
     no_long_helper_in_a_cell,
     ignored_outputs_are_few_and_asserted,
+    tags_are_known,
+    keys_are_of_this_lesson,
     nothing_is_skipped_or_fails_unasserted,
     every_claim_is_checked,
     every_guess_comes_before_its_reveal,
+    the_first_cell_gives_no_answer_away,
     panel_is_driven_once,
     exercises_have_hints_and_solutions,
     it_is_said_aloud_and_sourced,
+    a_figure_is_shown,
     every_picture_is_described,
     no_network_address_outside_the_references,
     stored_outputs_are_clean,
@@ -382,7 +437,16 @@ def test_each_notebook_has_a_lesson_module_and_a_test_file_of_its_name():
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.__name__)
 def test_gate(path, gate):
-    assert list(gate(opened(path))) == []
+    faults = list(gate(opened(path)))
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_each_notebook_has_rows_in_experiments(path):
+    """By which ``mllandscape doctor`` and ``preflight`` say what runs live on a machine."""
+    number = path.stem[:2]
+    rows = [one.name for one in EXPERIMENTS if one.lesson == number]
+    assert rows, f'{path.stem} has no row Experiment("{number}", ...) in EXPERIMENTS of mllandscape/lessons/__init__.py'
 
 
 def solutions(path: Path) -> list[tuple[str, str]]:
@@ -408,7 +472,7 @@ def run_solution(imports: str, source: str) -> None:
 
 # Each gate, seen to fail.
 
-FIRST = """# Out of memory
+FIRST = """# Lesson 3: Out of memory
 > You train a 13B model. What do you do?
 
 - one
@@ -446,8 +510,10 @@ def good() -> Notebook:
         code("from mllandscape.claims import claim, table"),
         new_markdown_cell("## Commit"),
         code('guess("03.a", "How many GB?", unit="GB")', "Guess 03.a"),
+        code('guess("03.b", "What decides?", options=["batch", "optimizer states"])', "Guess 03.b"),
         new_markdown_cell("## Experiment 1: bytes"),
         code('found = 2\nreveal("03.a", found, "GB")', "Answer 03.a: 2 GB.", text_html='<figure><img alt="two bars" src="data:"></figure>'),
+        code('reveal("03.b", largest)', "Answer 03.b: optimizer states. They take 12 of 16 bytes."),
         new_markdown_cell("## Experiment 2: time"),
         code("duration = measured()", "0.1 s", [IGNORED]),
         code("assert duration < found"),
@@ -527,7 +593,8 @@ BAD = [
     (spine_is_present_and_in_order, "the wrong order", swapped("## Panel", "## Claim check")),
     (spine_is_present_and_in_order, "a section of its own", appended(new_markdown_cell("## Extra"))),
     (spine_is_present_and_in_order, "two sections in a cell", replaced("## Say it", "## Say it\n\n## Extra")),
-    (first_cell_says_what_it_is, "no title", replaced("# Out", "Out")),
+    (first_cell_says_what_it_is, "no title", replaced("# Lesson 3: Out", "Out")),
+    (first_cell_says_what_it_is, "another lesson's title", replaced("# Lesson 3", "# Lesson 12")),
     (first_cell_says_what_it_is, "no question", replaced("> You", "You")),
     (first_cell_says_what_it_is, "two objectives", replaced("- one\n", "")),
     (first_cell_says_what_it_is, "no minutes", replaced("**Minutes:** 50", "")),
@@ -551,6 +618,12 @@ BAD = [
     (ignored_outputs_are_few_and_asserted, "no assertion", replaced("assert duration < found", "duration")),
     (ignored_outputs_are_few_and_asserted, "nothing follows", appended(code("1", "1", [IGNORED]))),
     (ignored_outputs_are_few_and_asserted, "seven", appended(*[code("assert 1", "1", [IGNORED])] * 6, code("assert 1"))),
+    (tags_are_known, "misspelt", appended(code("1", "1", ["nbval-ignore-ouput"]))),
+    (keys_are_of_this_lesson, "another lesson's guess", replaced('guess("03.a"', 'guess("04.a"')),
+    (keys_are_of_this_lesson, "another lesson's reveal", replaced('reveal("03.a"', 'reveal("04.a"')),
+    (keys_are_of_this_lesson, "another lesson's quiz", appended(code('quiz("04.q", "?", ["a", "b"], "a", "So.")'))),
+    (keys_are_of_this_lesson, "another lesson's spoken answer", replaced('spoken("03"', 'spoken("04"')),
+    (keys_are_of_this_lesson, "another lesson's exercise", replaced('check("03.ex1"', 'check("04.ex1"')),
     (nothing_is_skipped_or_fails_unasserted, "skipped", appended(code("1", "1", ["nbval-skip"]))),
     (nothing_is_skipped_or_fails_unasserted, "skipped by nbclient", appended(code("1", "1", ["skip-execution"]))),
     (nothing_is_skipped_or_fails_unasserted, "a comment to nbval", appended(code("# NBVAL_IGNORE_OUTPUT\n1"))),
@@ -568,6 +641,8 @@ BAD = [
     (every_guess_comes_before_its_reveal, "revealed first", swapped("guess(", "found = 2")),
     (every_guess_comes_before_its_reveal, "never revealed", without("found = 2")),
     (every_guess_comes_before_its_reveal, "never guessed", without("guess(")),
+    (the_first_cell_gives_no_answer_away, "an objective says it", replaced("- two", "- see how optimizer states decide")),
+    (the_first_cell_gives_no_answer_away, "the question says it", replaced("What do you do?", "Optimizer states?")),
     (panel_is_driven_once, "not driven", replaced("assert panel.text", "panel")),
     (exercises_have_hints_and_solutions, "one exercise", without('answer = ...\ncheck("03.ex1"')),
     (exercises_have_hints_and_solutions, "no solution", replaced("# solution 03.ex1", "# solved")),
@@ -576,6 +651,7 @@ BAD = [
     (exercises_have_hints_and_solutions, "given away", give_away),
     (it_is_said_aloud_and_sourced, "not said", without("spoken")),
     (it_is_said_aloud_and_sourced, "no references", replaced("- https://example.org", "None.")),
+    (a_figure_is_shown, "none", without("found = 2")),
     (every_picture_is_described, "a picture alone", appended(new_code_cell("1", outputs=[PICTURE]))),
     (every_picture_is_described, "an SVG alone", appended(code("1", image_svg="<svg></svg>"))),
     (every_picture_is_described, "an empty alt", appended(code("1", text_html='<figure><img alt=" " src="data:"></figure>'))),
@@ -584,7 +660,7 @@ BAD = [
     (every_picture_is_described, "a markdown <img>", appended(new_markdown_cell('<img src="x.png">'))),
     (no_network_address_outside_the_references, "in code", appended(code('get("https://example.org")'))),
     (no_network_address_outside_the_references, "in an output", appended(code("1", "see https://example.org"))),
-    (no_network_address_outside_the_references, "in prose", replaced("# Out of memory", "# Out of [memory](https://example.org)")),
+    (no_network_address_outside_the_references, "in prose", replaced("Out of memory", "Out of [memory](https://example.org)")),
     (stored_outputs_are_clean, "an error", appended(new_code_cell("1", outputs=[ERROR]))),
     (stored_outputs_are_clean, "a traceback in a text", appended(code("1", "Traceback (most recent call last):"))),
     (stored_outputs_are_clean, "a path", appended(code("1", "saved in /home/me/x.json"))),
@@ -595,7 +671,8 @@ BAD = [
 
 @pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.__name__)
 def test_a_good_notebook_passes(gate):
-    assert list(gate(good())) == []
+    faults = list(gate(good()))
+    assert not faults, "\n".join(faults)
 
 
 @pytest.mark.parametrize(("gate", "fault", "change"), BAD, ids=[f"{gate.__name__}: {fault}" for gate, fault, _ in BAD])
