@@ -443,7 +443,7 @@ def test_gate(path, gate):
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_each_notebook_has_rows_in_experiments(path):
-    """By which ``mllandscape doctor`` and ``preflight`` say what runs live on a machine."""
+    """By which ``mllandscape doctor`` says what runs live on a machine."""
     number = path.stem[:2]
     rows = [one.name for one in EXPERIMENTS if one.lesson == number]
     assert rows, f'{path.stem} has no row Experiment("{number}", ...) in EXPERIMENTS of mllandscape/lessons/__init__.py'
