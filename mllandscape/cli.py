@@ -11,16 +11,20 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from mllandscape import BadInput, __version__, units
+from mllandscape import BadInput, __version__, told, units
 from mllandscape.kit import verbs as kit
 from mllandscape.lessons import EXPERIMENTS, Experiment
-from mllandscape.machine import Gpu, Machine, look
+from mllandscape.machine import Gpu, Machine, install_extra, look, pip_install
 from mllandscape.memory.plan import CHOICES, LIMITS, MOST_PREFETCHED, PARALLEL_CHOICES, PARALLEL_LIMITS, TrainingPlan
+from mllandscape.memory.shape import PRESETS, ModelShape
 
 INSTALL = {
     "cuda": "an NVIDIA GPU with its driver, and a CUDA build of torch",
     "cxx": "a C++ compiler (Debian: apt install g++; macOS: xcode-select --install)",
     "git": "git (Debian: apt install git)",
+    "nvrtc": f"NVIDIA's compiler library, on Linux: {pip_install('nvidia-cuda-nvrtc-cu12', 'nvidia-cuda-nvrtc')}",
+    "ptxas": f"NVIDIA's assembler, on Linux: {install_extra('cuda')}",
+    "runtimes": f"CUDA runtimes 11, 12 and 13 side by side, on Linux: {install_extra('cuda')}",
     "tools": "pip, Poetry and uv in an environment of their own: mllandscape tools",
     "rlimit_data": "Linux, or on Windows its Linux subsystem (WSL 2)",
 }
@@ -47,7 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
     kit.register(verbs)
     chosen = parser.parse_args(arguments)
     try:
-        return ({"lab": lab, "doctor": doctor, "estimate": estimate, "tools": install_tools, "record": record_on_gpu} | kit.VERBS)[chosen.verb](chosen)
+        status = ({"lab": lab, "doctor": doctor, "estimate": estimate, "tools": install_tools, "record": record_on_gpu} | kit.VERBS)[chosen.verb](chosen)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as head, has seen enough; Python flushes the rest at exit
+        return 0
     except BadInput as error:
         print(f"mllandscape: {error}", file=sys.stderr)
         return 2
@@ -119,7 +128,7 @@ def diagnosis(machine: Machine) -> list[str]:
                 lines += [f"  {experiment.name}: {status(experiment, machine)}"]
                 missing |= dict.fromkeys(_missing(experiment, machine))
     packages = [need for need in missing if need not in INSTALL]
-    lines += ["", f"to install what is missing: python -m pip install {' '.join(packages)}"] if packages else []
+    lines += ["", f"to install what is missing: {pip_install(*packages)}"] if packages else []
     return lines + [f"{need} needs {INSTALL[need]}" for need in missing if need in INSTALL]
 
 
@@ -128,9 +137,11 @@ def _capacity(gpu: Gpu) -> str:
 
 
 def _missing(experiment: Experiment, machine: Machine) -> list[str]:
+    from mllandscape.cuda import here
     from mllandscape.environments import tools
 
-    return [need for need in experiment.needs if not (tools.find() if need == "tools" else machine.has(need))]
+    look_for = {"tools": tools.find, "runtimes": here.has_runtimes, "nvrtc": here.has_nvrtc, "ptxas": here.has_ptxas}
+    return [need for need in experiment.needs if not (look_for[need]() if need in look_for else machine.has(need))]
 
 
 def status(experiment: Experiment, machine: Machine) -> str:
@@ -150,7 +161,9 @@ def _estimate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shape", metavar="SHAPE", help="a model such as llama-2-13b, or a Hugging Face config.json")
     for name, limit in (LIMITS | PARALLEL_LIMITS).items():
         if name != "lora_rank":
-            parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"1 to {limit:,} ({getattr(TrainingPlan(), name)})")
+            default = getattr(TrainingPlan(), name)
+            usual = f"{default}, or the model's context where that is less" if name == "sequence" else default
+            parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"1 to {limit:,} ({usual})")
     parser.add_argument("--shard-group", type=int, help="hsdp: neighbouring ranks that share one copy (8)")
     parser.add_argument("--prefetch", type=int, help=f"blocks gathered ahead, 0 to {MOST_PREFETCHED} (torch's default)")
     parser.add_argument("--gradient-as-bucket-view", action="store_true", default=None, help="ddp, zero1: gradients are views of the buckets")
@@ -170,16 +183,29 @@ def _estimate_options(parser: argparse.ArgumentParser) -> None:
 def estimate(chosen: argparse.Namespace) -> int:
     """Print the predicted memory of a training step, the verdict on a card, and the cheapest changes that make it fit."""
     from mllandscape.memory.estimate import report
-    from mllandscape.memory.shape import ModelShape
 
     given = {name: value for field in fields(TrainingPlan) if (value := getattr(chosen, name := field.name, None)) is not None}
     if chosen.lora is not None:
         given |= {"trainable": "lora", "lora_rank": chosen.lora}
-    on_disk = chosen.shape.endswith(".json") or (Path(chosen.shape) / "config.json").is_file()
-    shape = ModelShape.from_config(chosen.shape) if on_disk else ModelShape.preset(chosen.shape)
-    answer = report(shape, TrainingPlan(**given), chosen.gpu)
+    shape = _shape(chosen.shape)
+    plan = TrainingPlan(**{"sequence": min(TrainingPlan().sequence, shape.context)} | given)
+    beyond = plan.sequence > shape.context
+    if beyond and shape.style == "gpt":
+        raise BadInput(f"--sequence {plan.sequence}: {shape.name or 'this gpt'} has {shape.context:,} learned positions; 1 to {shape.context:,} is possible.")
+    answer = report(shape, plan, chosen.gpu)
+    if beyond:
+        warning = f"--sequence {plan.sequence}: {shape.name or 'this model'} was made for {shape.context:,} positions; the memory is predicted all the same."
+        print(f"mllandscape: {warning}", file=sys.stderr)
     print(json.dumps(answer.to_json(), indent=2) if chosen.json else answer)
     return 0
+
+
+def _shape(given: str) -> ModelShape:
+    if given.endswith(".json") or (Path(given) / "config.json").is_file():
+        return ModelShape.from_config(given)
+    if given.strip().lower() not in PRESETS:  # what ModelShape.preset would say is meant for Python
+        raise BadInput(f"no model {told(given)}; possible: {', '.join(PRESETS)}, or the path of a config.json.")
+    return ModelShape.preset(given)
 
 
 def _record_options(parser: argparse.ArgumentParser) -> None:

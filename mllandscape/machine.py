@@ -59,6 +59,22 @@ class Machine:
         return f"{self.os}, Python {self.python}, {self.cores} cores, {memory}, torch {self.torch or 'missing'}, {self.gpu.name if self.gpu else 'no GPU'}"
 
 
+def pip_install(*packages: str) -> str:
+    """The command that installs packages into the environment that this runs in, whatever ``pip`` is on the PATH."""
+    return f"{sys.executable} -m pip install {' '.join(packages)}"
+
+
+def install_extra(name: str) -> str:
+    """The command that installs an extra of mllandscape: from the checkout that this runs in, or, where it was installed from a wheel, package by package."""
+    checkout = Path(__file__).parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return pip_install(f'"{checkout}[{name}]"')
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        lines = importlib.metadata.requires("mllandscape") or []
+        return pip_install(*(f'"{line.partition(";")[0].strip()}"' for line in lines if re.search(rf"extra == ['\"]{name}['\"]", line)))
+    return pip_install(f'"mllandscape[{name}]"')
+
+
 def look(torch: bool = False) -> Machine:
     """Look at the machine without importing anything heavy. With ``torch``, import it and ask it for the GPU, which a partitioned GPU needs."""
     return Machine(

@@ -1,6 +1,7 @@
 """The command ``mllandscape``: its verbs, its errors, and what importing the package costs."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from mllandscape import __version__, cli, lessons
 from mllandscape.cli import diagnosis, main
+from mllandscape.cuda import compatibility, here, native
 from mllandscape.environments import tools
 from mllandscape.lessons import Experiment
 from mllandscape.machine import PACKAGES, Gpu, Machine
@@ -26,6 +28,13 @@ H200 = Gpu("NVIDIA H200", 150_000_000_000, "9.0", "580.65", "13.0")
 
 
 # ---- doctor ----
+
+
+@pytest.fixture(autouse=True)
+def nvidias_own(monkeypatch):
+    """NVIDIA's runtimes and compilers are installed."""
+    for name in ("has_runtimes", "has_nvrtc", "has_ptxas"):
+        monkeypatch.setattr(here, name, lambda: True)
 
 
 def statuses(machine: Machine) -> dict[str, str]:
@@ -67,7 +76,30 @@ def test_without_a_kernel_limit_the_tracker_enforces_the_budget():
 def test_missing_packages_are_named_with_one_line_that_installs_them():
     machine = replace(LAPTOP, packages=LAPTOP.packages | {"bitsandbytes": None, "accelerate": None})
     assert "bitsandbytes missing" in statuses(machine)["8-bit AdamW"]
-    assert [line for line in diagnosis(machine) if "pip install" in line] == ["to install what is missing: python -m pip install bitsandbytes accelerate"]
+    assert [line for line in diagnosis(machine) if "pip install" in line] == [
+        f"to install what is missing: {sys.executable} -m pip install bitsandbytes accelerate"
+    ]
+
+
+def test_the_parts_of_lesson_8_that_are_recorded_are_said_to_be_and_how_to_have_them(monkeypatch):
+    for name, experiment in (
+        ("runtimes", "error 35 from real CUDA runtimes"), ("ptxas", "ptxas refusing a newer PTX"), ("nvrtc", "NVRTC refusing an older GPU")
+    ):  # fmt: skip
+        monkeypatch.setattr(here, f"has_{name}", lambda: False)
+        assert statuses(LAPTOP)[experiment].startswith("recorded on") and f"{name} missing" in statuses(LAPTOP)[experiment]
+        assert any(line.startswith(f"{name} needs") and f"{sys.executable} -m pip install" in line for line in diagnosis(LAPTOP))
+
+
+def test_doctor_and_the_lesson_agree_on_the_runtimes_that_are_here(monkeypatch):
+    monkeypatch.undo()
+    sonames = [row["soname"] for row in compatibility.tables()["runtime"]]
+    monkeypatch.setattr(native, "libraries", lambda name: [Path(one) for one in sonames])
+    assert here.has_runtimes() and here.has_nvrtc()
+    monkeypatch.setattr(native, "libraries", lambda name: [Path(one) for one in sonames[1:]])
+    assert not here.has_runtimes()
+    monkeypatch.setattr(native, "libraries", lambda name: [])
+    monkeypatch.setattr(native, "tools", lambda name: [])
+    assert not here.has_runtimes() and not here.has_nvrtc() and not here.has_ptxas()
 
 
 def test_without_torch_only_what_does_not_need_it_runs():
@@ -136,6 +168,40 @@ def test_estimate_reads_a_config_and_the_folder_that_holds_one(capsys, tmp_path)
         assert main(["estimate", shape, "--sequence", "1024", "--json"]) == 0
         reports.append(json.loads(capsys.readouterr().out))
     assert len({report["allocated"] for report in reports}) == 1
+
+
+def test_a_sequence_that_is_not_given_fits_the_model(capsys):
+    assert main(["estimate", "gpt2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["sequence"] == 1024
+    assert main(["estimate", "llama-2-7b", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["sequence"] == TrainingPlan().sequence == 2048
+
+
+def test_a_sequence_beyond_learned_positions_is_refused_with_those_that_are_possible(capsys):
+    said = fails_in_one_line(["estimate", "gpt2", "--sequence", "1025"], capsys)
+    assert "1 to 1,024 is possible" in said and "larger context" not in said
+
+
+def test_a_sequence_beyond_other_positions_is_one_line_of_warning_beside_the_report(capsys):
+    assert main(["estimate", "llama-2-7b", "--sequence", "8192", "--json"]) == 0
+    out, warned = capsys.readouterr()
+    assert json.loads(out)["plan"]["sequence"] == 8192 and len(warned.splitlines()) == 1 and "4,096 positions" in warned
+    assert main(["estimate", "llama-2-7b", "--sequence", "4096"]) == 0 and capsys.readouterr().err == ""
+
+
+def test_a_wrong_model_is_told_what_a_command_line_can_give(capsys):
+    said = fails_in_one_line(["estimate", "13b"], capsys)
+    assert "llama-2-13b" in said and "the path of a config.json" in said and "from_config" not in said
+
+
+@pytest.mark.parametrize("command", ["doctor", "estimate llama-2-7b --json"])
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(command):
+    """As in ``mllandscape doctor | head -1``: the pipe is closed before the command writes."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "mllandscape", *command.split()], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def fails_in_one_line(arguments: list[str], capsys) -> str:

@@ -542,5 +542,5 @@ def test_listings_are_kept_only_where_every_binary_was_listed(missing, monkeypat
     monkeypatch.setattr(native, "tools", lambda name: [] if missing == "cuobjdump" else [library])
     monkeypatch.setattr(native, "version", lambda tool: "13.0")
     monkeypatch.setattr(listings, "_listed", lambda tools, path: {"file": path.name, "all": []})
-    with pytest.raises(BadInput, match="nothing to record.*extra `cuda`"):
+    with pytest.raises(BadInput, match="nothing to record.*pip install .*cuda"):
         listings.record_listings()

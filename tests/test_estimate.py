@@ -58,6 +58,21 @@ def test_any_card_is_a_capacity_or_one_clear_line(card):
         assert str(problem).isprintable()
 
 
+def test_a_name_that_is_not_whole_is_answered_with_those_that_begin_with_it():
+    with pytest.raises(BadInput, match=r"did you mean A100-40GB or A100-80GB\?"):
+        capacity("a100")
+    for card in ("potato", "", "8589934"):
+        with pytest.raises(BadInput) as caught:
+            capacity(card)
+        assert "did you mean" not in str(caught.value) and "8589934592B, up to 1,000 TB" in str(caught.value)
+    assert capacity("8589934592B") == 8 * GIB and capacity("1000TB") == 10**15
+
+
+def test_what_a_change_takes_is_called_its_price():
+    changes = str(report(LLAMA_13B, TrainingPlan(batch=4), "80GB")).partition("cheapest changes")[2]
+    assert "price: " in changes and "costs" not in changes
+
+
 def test_the_table_that_is_printed_adds_up():
     text = str(report(LLAMA_13B, TrainingPlan(batch=4, precision="bf16", optimizer="adamw8bit"), "80GB"))
     rows = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if re.match(r".*\d+\.\d\d\s+\d+\.\d\d\s+\d+\.\d\d$", line)]

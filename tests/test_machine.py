@@ -124,3 +124,23 @@ def test_a_container_has_the_memory_that_it_may_use(monkeypatch):
     assert look().memory == units.GIB
     monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: "max\n" if self.name == "memory.max" else whole(self, *a, **k))
     assert look().memory > units.GIB
+
+
+def test_what_is_missing_is_installed_by_this_interpreters_own_pip(tmp_path, monkeypatch):
+    assert machine.pip_install("wandb", "dvc") == f"{sys.executable} -m pip install wandb dvc"
+    checkout = Path(machine.__file__).parents[1]
+    assert machine.install_extra("cuda") == f'{sys.executable} -m pip install "{checkout}[cuda]"'
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "site-packages" / "mllandscape" / "machine.py"))
+    lines = ["numpy", 'nvidia-cuda-cuobjdump; sys_platform == "linux" and extra == "cuda"', 'uv; extra == "tools"']
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
+    assert machine.install_extra("cuda") == f'{sys.executable} -m pip install "nvidia-cuda-cuobjdump"'
+
+
+def test_torchs_version_has_its_build(tmp_path, monkeypatch):
+    """The wheel of the default index says 2.13.0 in its metadata and 2.13.0+cu130 in its module."""
+    (tmp_path / "version.py").write_text("from typing import Optional\n\n__version__ = '9.8.7+cu130'\ndebug = False\n")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    assert machine.torch_version() == "9.8.7+cu130"
+    (tmp_path / "version.py").unlink()
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "9.8.7")
+    assert machine.torch_version() == "9.8.7"

@@ -4,11 +4,24 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mllandscape import BadInput
-from mllandscape.cuda import fatbin
-from mllandscape.cuda.compatibility import Build, Gpu, builds, will_it_run
+from mllandscape.cuda import fatbin, native
+from mllandscape.cuda.compatibility import Build, Gpu, builds, tables, will_it_run
 from mllandscape.machine import Machine
 
 LIBRARIES = ("libtorch_cuda.so", "libtorch_cuda_linalg.so")
+
+
+def has_runtimes() -> bool:
+    """Whether a CUDA runtime of every major version in the table is installed. Loads none."""
+    return {row["soname"] for row in tables()["runtime"]} <= {path.name for path in native.libraries("libcudart.so.*")}
+
+
+def has_nvrtc() -> bool:
+    return bool(native.libraries("libnvrtc.so.*"))
+
+
+def has_ptxas() -> bool:
+    return bool(native.tools("ptxas"))
 
 
 def verdict_here(machine: Machine) -> str:

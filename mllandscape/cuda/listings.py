@@ -11,6 +11,7 @@ from typing import Any
 from mllandscape import BadInput, record
 from mllandscape.cuda import fatbin, native
 from mllandscape.cuda.kernels import kernels
+from mllandscape.machine import install_extra
 
 RECORDING = "cuda_mismatch_listings"
 
@@ -26,7 +27,7 @@ def library_paths() -> dict[str, Path]:
 def kept(name: str) -> record.Recording:
     recording = record.load(name)
     if recording is None:
-        raise BadInput(f"there is no recording {name}: restore mllandscape/recordings, or install the extra: pip install 'mllandscape[cuda]'.")
+        raise BadInput(f"there is no recording {name}: restore mllandscape/recordings, or install the extra: {install_extra('cuda')}")
     return recording
 
 
@@ -97,11 +98,11 @@ def record_listings() -> None:
     Raises BadInput where there is no cuobjdump, no CUDA library to list, or a file that none of the tools can read.
     """
     if not native.tools("cuobjdump") or not library_paths():
-        raise BadInput("nothing to record: cuobjdump or bitsandbytes' CUDA libraries are missing; install the extra `cuda` on Linux.")
+        raise BadInput(f"nothing to record: cuobjdump or bitsandbytes' CUDA libraries are missing; on Linux: {install_extra('cuda')}")
     tools = sorted(native.tools("cuobjdump"), key=lambda tool: tuple(map(int, native.version(tool).split("."))), reverse=True)
     libraries = [{"cuda": cuda} | _listed(tools, path) for cuda, path in library_paths().items()]
     listed = [_listed(tools, path) for path in _binaries() if path.suffix != ".so"]
     if unread := [row["file"] for row in libraries + listed if not row["all"]]:
-        raise BadInput(f"nothing to record: no cuobjdump here can list {', '.join(unread)}; install the extra `cuda`, which brings a newer one.")
+        raise BadInput(f"nothing to record: no cuobjdump here can list {', '.join(unread)}; a newer one comes with {install_extra('cuda')}")
     data = {"bitsandbytes": metadata.version("bitsandbytes"), "libraries": libraries, "kernels": listed}
     record.save(RECORDING, data, record.here("python -m mllandscape.lessons.cuda_mismatch listings"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment of a lesson. It runs live where ``mllandscape.machine.Machine.has`` every one of ``needs``.
+    """An experiment of a lesson. It runs live where ``mllandscape.cli.status`` finds every one of ``needs``.
 
     ``instead`` names one need that can be missing and what the experiment then does, still live. ``recording`` is the
     name under ``mllandscape/recordings`` of the run that is shown where it cannot run live.
@@ -47,7 +47,9 @@ EXPERIMENTS = (
     Experiment("07", "story, bisection, remedies and ways out with real pip, Poetry and uv", needs=("tools",), recording="dependency_hell"),
     Experiment("08", "headers and rules, by arithmetic"),
     Experiment("08", "failures provoked, torch's own check, int8 on the CPU", needs=("torch",)),
-    Experiment("08", "error 35 from real CUDA runtimes, ptxas and NVRTC refusing", needs=("torch",), recording="cuda_mismatch_failures"),
+    Experiment("08", "error 35 from real CUDA runtimes", needs=("torch", "runtimes"), recording="cuda_mismatch_failures"),
+    Experiment("08", "ptxas refusing a newer PTX", needs=("torch", "ptxas"), recording="cuda_mismatch_failures"),
+    Experiment("08", "NVRTC refusing an older GPU", needs=("torch", "nvrtc"), recording="cuda_mismatch_failures"),
     Experiment("08", "errors 209 and 222 and the JIT on a GPU", needs=("torch", "cuda"), recording="cuda_mismatch_gpu"),
     Experiment("09", "the usual snippet, and MLflow today", needs=("torch", "git")),
     Experiment("09", "20 runs recorded, lost and brought back", needs=("torch", "git")),

@@ -24,6 +24,7 @@ from mllandscape.course import exercise
 from mllandscape.cuda import compatibility, fatbin, listings, native
 from mllandscape.cuda.compatibility import FAILS, Build, Gpu, Verdict, will_it_run
 from mllandscape.cuda.kernels import kernels
+from mllandscape.machine import install_extra
 from mllandscape.panel import Panel
 
 FAILURES, ON_GPU = "cuda_mismatch_failures", "cuda_mismatch_gpu"
@@ -212,7 +213,7 @@ def record_failures() -> None:
     """Keep what this machine says: ``python -m mllandscape.lessons.cuda_mismatch failures``, on one without a GPU, with the extra ``cuda`` and both NVRTCs."""
     here = _provoke()
     if missing := [name for name, said in here.items() if not said or not _fails(name, said)]:
-        raise BadInput(f"{', '.join(missing)} could not be provoked here: install the extra `cuda`, on a machine without a GPU.")
+        raise BadInput(f"{', '.join(missing)} could not be provoked here, which takes Linux without a GPU, both NVRTCs and the extra: {install_extra('cuda')}")
     record.save(FAILURES, here, record.here("python -m mllandscape.lessons.cuda_mismatch failures"))
 
 

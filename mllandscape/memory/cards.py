@@ -71,7 +71,10 @@ def capacity(card: str | int) -> int:
     except (ValueError, OverflowError):
         size = 0
     if not 0 < size <= units.TB * 1000:
-        raise BadInput(f"{told(card)} is no card known here; possible: {', '.join(CARDS)}, a size such as 80GB or 79.15GiB, or a number of bytes.")
+        likely = [name for name in CARDS if isinstance(card, str) and _key(card) and _key(name).startswith(_key(card))]
+        meant = f"did you mean {' or '.join(likely)}? " if likely else ""
+        sizes = "a size with its unit such as 80GB, 79.15GiB or 8589934592B, up to 1,000 TB"
+        raise BadInput(f"{told(card)} is no card known here; {meant}possible: {', '.join(CARDS)}, {sizes}.")
     return size
 
 

@@ -33,7 +33,7 @@ class Change:
     cost_words: str
 
     def __str__(self) -> str:
-        return f"{self.label}: {units.gib(self.allocated)} allocated; costs {self.cost_words}"
+        return f"{self.label}: {units.gib(self.allocated)} allocated; price: {self.cost_words}"
 
 
 _SPLIT = "smaller batch"
@@ -70,7 +70,7 @@ def _moves(plan: TrainingPlan) -> Iterator[_Move]:
     if plan.precision == "fp32":
         yield _Move("amp-bf16", 3, "matmuls in bf16", {"precision": "amp-bf16"})
     if plan.precision != "bf16":
-        yield _Move("pure bf16", 3, "no fp32 weights: small updates round away", {"precision": "bf16"})
+        yield _Move("pure bf16", 3, "no fp32 weights, so small updates round away", {"precision": "bf16"})
     if plan.optimizer in ("adamw", "sgd-momentum", "adamw8bit"):
         yield _Move("Adafactor", 4, "a learning rate to find anew", {"optimizer": "adafactor"})
     if plan.trainable == "all":

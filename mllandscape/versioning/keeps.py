@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mllandscape import BadInput, record, sandbox
+from mllandscape.machine import pip_install
 from mllandscape.repository import IDENTITY
 from mllandscape.versioning import checkpoint
 from mllandscape.versioning.desk import Desk, Trainer, digits, pack
@@ -137,7 +138,7 @@ def optional() -> dict[str, Kept]:
 def record_optional() -> None:
     """Run both tools, and keep what they kept."""
     if missing := [package for package in OPTIONAL.values() if importlib.util.find_spec(package) is None]:
-        raise BadInput(f"nothing to record: {' and '.join(missing)} missing; {sys.executable} -m pip install {' '.join(missing)}")
+        raise BadInput(f"nothing to record: {' and '.join(missing)} missing; {pip_install(*missing)}")
     record.save(RECORDING, _in_a_child(list(OPTIONAL)), record.here("python -m mllandscape.versioning.keeps"))
 
 
