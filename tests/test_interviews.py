@@ -13,7 +13,7 @@ def test_a_sheet_has_what_its_seed_asks_with_every_point_flag_and_number():
     for seed in (3, 7):
         shown = html.unescape(interviews.page([seed]))
         drawn = bank.draw(seed, 20)
-        assert f"Interview {seed}: {len(drawn.questions)} questions, {drawn.minutes} minutes" in shown and shown.count("<h3>") == len(drawn.questions)
+        assert f"Interview {seed}: {len(drawn.questions)} questions, {drawn.minutes} minutes" in shown and shown.count("<h3 ") == len(drawn.questions)
         for one in drawn.questions:
             assert one.ask in shown and numbers.quote(one.quote) in shown and all(line in shown for line in one.follow_ups)
             assert all(f"☐ {kind}: {words}" in shown for kind, words in one.points) and all(f"☐ red flag: {flag}" in shown for flag in one.flags)

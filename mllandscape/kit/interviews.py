@@ -23,16 +23,22 @@ def page(seeds: Iterable[int] = SEEDS, minutes: int = 20) -> str:
     return document("mllandscape: interviews", f'<div class="page"><main>{"".join(body)}</main></div>')
 
 
+SHEET = "break-before: page; font-size: .8rem; line-height: 1.35"  # six questions on the two sides of one sheet of paper
+CLOSE = 'style="margin: .2rem 0"'
+
+
 def _interview(interview: bank.Interview) -> str:
     head = f"<h2>Interview {interview.seed}: {len(interview.questions)} questions, {interview.minutes} minutes</h2>"
-    return f'<section style="break-before: page">{head}{"".join(_question(number, one) for number, one in enumerate(interview.questions, 1))}</section>'
+    return f'<section style="{SHEET}">{head}{"".join(_question(number, one) for number, one in enumerate(interview.questions, 1))}</section>'
 
 
 def _question(number: int, one: bank.Question) -> str:
     ticks = [f"{kind}: {words}" for kind, words in one.points] + [f"red flag: {flag}" for flag in one.flags]
     listed = "".join(f"<li>☐ {html.escape(tick)}</li>" for tick in ticks)
-    then = " ".join(one.follow_ups)
+    topic, then = html.escape(TOPICS[one.topic]), html.escape(" ".join(one.follow_ups))
     return (
-        f'<div style="break-inside: avoid"><h3>{number}. {html.escape(one.ask)}</h3><p>{html.escape(TOPICS[one.topic])}, {one.minutes} minutes. '
-        f'Then: {html.escape(then)}</p><ul style="list-style: none">{listed}</ul><p>The number: {html.escape(numbers.quote(one.quote))}</p></div>'
+        f'<div style="break-inside: avoid; margin: .8rem 0"><h3 {CLOSE}>{number}. {html.escape(one.ask)}</h3>'
+        f"<p {CLOSE}>{topic}, {one.minutes} minutes. Then: {then}</p>"
+        f'<ul style="list-style: none; margin: .2rem 0; padding-left: 1rem">{listed}</ul>'
+        f"<p {CLOSE}>The number: {html.escape(numbers.quote(one.quote))}</p></div>"
     )
