@@ -82,8 +82,8 @@ def look(torch: bool = False) -> Machine:
         python=platform.python_version(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory=_memory(),
-        torch=_version("torch"),
-        gpu=_gpu_by_torch() if torch and _version("torch") else _gpu_by_driver(),
+        torch=torch_version(),
+        gpu=_gpu_by_torch() if torch and torch_version() else _gpu_by_driver(),
         cxx=_first(os.environ.get("CXX", ""), *COMPILERS),
         packages={name: _version(name) for name in PACKAGES},
         rlimit_data=sys.platform == "linux",
@@ -94,6 +94,15 @@ def look(torch: bool = False) -> Machine:
 
 def _first(*programs: str) -> str | None:
     return next((found for program in programs if program and (found := shutil.which(program))), None)
+
+
+def torch_version() -> str | None:
+    """torch's version with its build, such as 2.13.0+cu130, which the metadata of a wheel may leave out; None without torch. Does not import it."""
+    spec = importlib.util.find_spec("torch")
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        if told := re.search(r"^__version__ = ['\"]([^'\"]+)", Path(spec.origin).with_name("version.py").read_text(), re.MULTILINE):
+            return told[1]
+    return _version("torch")
 
 
 def _version(package: str) -> str | None:

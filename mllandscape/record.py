@@ -5,7 +5,6 @@ digest of all three. A recording is never shown as live: what is saved as comput
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -87,16 +86,12 @@ def here(command: str = "", *, device: str = "cpu") -> Provenance:
     gpu = machine.look(torch="torch" in sys.modules).gpu if device == "cuda" else None
     if device == "cuda" and gpu is None:
         raise BadInput("device='cuda' on a machine without a visible GPU: use 'cpu', or make the GPU visible.")
-    try:
-        torch = importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        torch = ""
     return Provenance(
         kind="computed",
         device=gpu.name if gpu else "CPU",
         driver=(gpu.driver or "") if gpu else "",
         cuda=(gpu.cuda or "") if gpu else "",
-        torch=torch,
+        torch=machine.torch_version() or "",
         python=platform.python_version(),
         date=date.today().isoformat(),
         command=command,

@@ -69,6 +69,7 @@ def test_progress_is_left_out_and_the_rest_kept():
     words = "Looking in indexes: http://127.0.0.1/simple/\nCollecting alpha\n  Downloading alpha-1.0.whl (9 bytes)\nERROR: no\n\n\n\nsee https://x.org/a#b now"
     assert lesson.said(run(words)) == "ERROR: no\n\nsee (address) now"
     assert lesson.last_line(run(words)) == "see (address) now" and lesson.last_line(run()) == ""
+    assert lesson.last_line(run("ImportError: cannot import name 'rescale' from 'mathlib' (mathlib.py). Did you mean: 'scale'?")).endswith("(mathlib.py)")
     assert lesson.line_with(run(words), "no", "yes") == "ERROR: no" and lesson.line_with(run(words), "yes") == ""
 
 

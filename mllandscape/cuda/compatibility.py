@@ -15,6 +15,9 @@ from importlib import resources
 from mllandscape import BadInput
 
 RUNS, JITS, FAILS = "runs", "JITs", "fails"
+
+OUTCOMES = {"runs": "runs", "JITs": "compiled by the driver first", "209": "error 209: no kernel image"}
+"""What ``Verdict.short`` says of a kernel alone, in words for those who have not met them."""
 KINDS = ("data centre", "geforce", "jetson")
 
 

@@ -176,7 +176,7 @@ MADE_UP: dict[str, float | str] = {
     "06.items": 300.0,
     "07.added": "4.25.0",
     "08.driver": "driver too old",
-    "08.major": "JITs",
+    "08.major": "compiled by the driver first",
     "09.interval": 1.7,
 }
 """Guesses of nobody: what someone would say who knows the usual answers and has measured nothing."""

@@ -6,7 +6,7 @@ from functools import cache
 
 from mllandscape import BadInput, drift
 from mllandscape.course.questions import amount
-from mllandscape.cuda.compatibility import Build, will_it_run
+from mllandscape.cuda.compatibility import OUTCOMES, Build, will_it_run
 from mllandscape.environments import toys
 from mllandscape.environments.locks import PLATFORMS, read_lock
 from mllandscape.environments.published import published
@@ -126,7 +126,7 @@ KNOWN = {
     "07.added": Known("the first transformers with AutoModelForCausalLM", "", lambda: published().name("AutoModelForCausalLM").since),
     "07.floats": Known("sets of versions that one pinned line gave a new machine, from the day of its release on", "sets", _floats),
     "08.driver": Known("torch 2.1.0+cu121 on an A100 under driver 520", "", lambda: will_it_run("torch 2.1.0+cu121", "A100", "520.61.05").error.name),
-    "08.major": Known("a kernel for sm_80 alone on an H100", "", lambda: will_it_run(SINGLE_CODE, "H100", "580.65.06").short),
+    "08.major": Known("a kernel for sm_80 alone on an H100", "", lambda: OUTCOMES[will_it_run(SINGLE_CODE, "H100", "580.65.06").short]),
     "09.interval": Known("width of the 95 % interval of an accuracy of 92 % on 1,000 items", "points", _interval),
 }
 """By key; the keys of guesses are those of the notebooks, whose answers are the same."""

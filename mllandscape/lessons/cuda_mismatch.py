@@ -510,9 +510,6 @@ def fallback_rows(found: Fallback) -> list[tuple[str, dict[str, float]]]:
 
 # -- the panel -----------------------------------------------------------------------------------------------------------------
 
-OUTCOMES = {"runs": "runs", "JITs": "compiled by the driver first", "209": "error 209: no kernel image"}
-"""What ``Verdict.short`` says of a kernel alone, in words for who has not met them."""
-
 SLIM = "python:3.11-slim"
 """What stands for an image without CUDA."""
 

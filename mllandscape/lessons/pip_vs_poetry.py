@@ -101,7 +101,8 @@ def said(run: Run) -> str:
 
 
 def last_line(run: Run) -> str:
-    return said(run).splitlines()[-1] if said(run) else ""
+    """Without what Python 3.12 and later think was meant."""
+    return said(run).splitlines()[-1].partition(". Did you mean")[0] if said(run) else ""
 
 
 def versions(packages: Mapping[str, str]) -> str:
