@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mllandscape import BadInput
-from mllandscape.course import check, exercise, exercises, guess, progress, quiz, reveal, spoken
+from mllandscape.course import check, exercise, exercises, exported, guess, progress, quiz, reveal, spoken
 from mllandscape.course.questions import amount, log_error, parse_number
 
 
@@ -46,6 +46,56 @@ def test_an_impossible_guess_is_answered_in_the_panel_and_not_stored(text):
     answer = commit(guess("03.a", "How many GB?", unit="GB", low=1, high=5000), text)
     assert "write a number from 1 up to 5,000 in GB" in answer and "\n" not in answer
     assert progress.read("guess", "03.a") == ([], "")
+
+
+@pytest.mark.parametrize(("text", "value"), [("1,300", 1300), ("1,300.5", 1300.5), ("-12,345,678", -12345678), ("1_000", 1000), (" 40 % ", 40), ("1e3", 1000)])
+def test_a_comma_between_thousands_is_read(text, value):
+    assert parse_number(text, "%") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "instead"), [("0,4", "0.4"), ("40,5 %", "40.5"), ("1,30", "1.30"), ("1300,5", "1300.5"), (",5", "0.4"), ("1.300,5", "0.4"), ("1,2,3", "0.4")]
+)
+def test_any_other_comma_is_refused_with_what_was_typed_and_how_to_write_it(text, instead):
+    """A comma that was dropped would make 0,4 a 4 without a word."""
+    with pytest.raises(BadInput) as caught:
+        parse_number(text, "%", 0, 100)
+    said = str(caught.value)
+    assert said.startswith(repr(text)) and f"such as {instead}." in said and "as in 1,300;" in said and "\n" not in said
+
+
+def test_a_large_limit_is_written_out():
+    with pytest.raises(BadInput, match="up to 1,000,000 in steps"):
+        parse_number("many", "steps", 0, 1e6)
+
+
+def test_a_button_pressed_twice_revises_nothing():
+    ask = guess("03.a", "How many?", unit="%")
+    commit(ask, "40")
+    assert "40 %." in commit(ask, "40.0 %") and "revised" not in ask.controls["status"].value
+    assert len(progress.read("guess", "03.a")[0]) == 1
+    assert "the first one counts" in ask.controls["commit"].tooltip
+
+
+def test_a_guess_after_the_answer_was_shown_is_kept_and_told_apart(own_progress):
+    reveal("03.a", 3, "GB")
+    reveal("03.a", 3, "GB")
+    assert len(progress.read("seen", "03.a")[0]) == 1
+    commit(guess("03.b", "How many GB?", unit="GB"), "1")
+    for _ in range(2):
+        reveal("03.b", 3, "GB")
+    assert "after the answer was shown: 3 GB." in commit(guess("03.a", "How many GB?", unit="GB"), "3")
+    assert "after the answer was shown" in reveal("03.a", 3, "GB").html and "after" not in reveal("03.b", 3, "GB").html
+    assert progress.seen_first(progress.entries()[0]) == {"03.a"}
+    exported.write(own_progress.parent / "export.json")
+    assert list(exported.read(own_progress.parent / "export.json").of("guess")) == ["03.b"]
+
+
+def test_an_older_version_reads_past_what_was_seen(own_progress):
+    """The schema stays 1: every reader looks for the kinds that it knows."""
+    reveal("03.a", 3, "GB")
+    (path,) = own_progress.glob("*.json")
+    assert json.loads(path.read_text()) | {"day": ""} == {"schema": 1, "kind": "seen", "key": "03.a", "value": True, "day": ""}
 
 
 @given(st.text(max_size=20))
@@ -104,6 +154,7 @@ def test_log_errors_read_well_at_the_edges():
     assert log_error(103, 100) == "within 5 % (log2 error +0.04)"
     assert log_error(1000, 10) == "100 times too high (log2 error +6.64)"
     assert log_error(0, 3) == "off by 3" and log_error(3, 0) == "off by 3"
+    assert log_error(5, 0, "%") == "off by 5 percentage points" and log_error(0, 2.5, "GB") == "off by 2.5 GB"
 
 
 def test_amounts_have_four_digits_and_their_unit():

@@ -72,11 +72,14 @@ def learner() -> str:
 def write(path: Path, name: str = "", interview: Sequence[Spoken] = ()) -> tuple[Path, Export]:
     """Write the export to a file, or into a folder as <made-up name>.json, under ``name`` where it is given. An earlier export is replaced.
 
+    A guess that was made after its answer had been shown stays out, so that a class's figures are of blind guesses alone.
     Returns the file too. Raises BadInput for a file that is something else, or that cannot be written, and where there is nothing to export.
     """
     if len(name) > LONGEST:
         raise BadInput(f"--name: {len(name)} characters; at most {LONGEST} are possible.")
-    kept = tuple(entry for entry in progress.entries()[0] if entry.kind in KINDS)
+    entries = progress.entries()[0]
+    late = progress.seen_first(entries)
+    kept = tuple(entry for entry in entries if entry.kind in KINDS and not (entry.kind == "guess" and entry.key in late))
     if not kept and not interview:
         raise BadInput(f"There is nothing to export in {progress.folder()}: commit a guess in a lesson first, or point MLLANDSCAPE_DATA at your folder.")
     if path.is_dir():

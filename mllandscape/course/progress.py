@@ -9,6 +9,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,7 +22,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """``kind`` is guess, answer, quiz or exercise; ``key`` is lesson.name; ``day`` is its local date as 2026-11-23."""
+    """``kind`` is guess, answer, seen (an answer shown before a guess), quiz or exercise; ``key`` is lesson.name; ``day`` is its local date as 2026-11-23."""
 
     kind: str
     key: str
@@ -80,6 +81,18 @@ def entries() -> tuple[list[Entry], str]:
     notes = [f"{aside} unreadable progress file(s) set aside in {folder()}; nothing else is lost."] if aside else []
     notes += [f"{newer} progress file(s) in {folder()} are of a newer mllandscape and left alone; update to see them."] if newer else []
     return found, " ".join(notes)
+
+
+def seen_first(entries: Iterable[Entry]) -> set[str]:
+    """The keys whose answer was shown before the first guess: what is guessed there afterwards is not blind, and no measure of how well one guesses.
+
+    ``entries`` are the oldest first, as everywhere. An older version leaves the kind ``seen`` alone.
+    """
+    first: dict[str, str] = {}
+    for entry in entries:
+        if entry.kind in ("guess", "seen"):
+            first.setdefault(entry.key, entry.kind)
+    return {key for key, kind in first.items() if kind == "seen"}
 
 
 class Newer(BadInput):
