@@ -343,3 +343,14 @@ def test_without_the_variable_progress_lies_in_the_users_data_folder(monkeypatch
 def test_importing_the_course_imports_no_widgets():
     script = "import sys, mllandscape.course, mllandscape.claims; print(sorted({'ipywidgets', 'torch', 'matplotlib', 'nbformat'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_guess_is_not_held_to_an_answer_that_is_nobodys(monkeypatch, tmp_path):
+    """Of one's own record, before there is one: a made-up learner's number says nothing of a guess, and is not stored beside it."""
+    monkeypatch.setenv("MLLANDSCAPE_DATA", str(tmp_path))
+    progress.add("guess", "10.right", 40.0)
+    shown = reveal("10.right", 40.0, "%", judged=False)
+    assert "Nothing of yours" in shown.html and "exactly right" not in shown.html
+    assert progress.read("answer", "10.right")[0] == []
+    assert "Your first guess is" in reveal("10.right", 40.0, "%").html
+    assert [entry.value for entry in progress.read("answer", "10.right")[0]] == [{"answer": 40.0, "unit": "%"}]

@@ -91,6 +91,14 @@ def test_the_first_guess_and_the_latest_answer_count():
     assert [(one.key, one.error, one.right) for one in record.outcomes] == [("03.adamw_13b", -1.0, False), ("08.major", None, True)]
     assert record.hidden == ("05.slowdown",) and not record.enough and not record.made_up
     assert "05.slowdown" in str(record) and record.right_share == 0.5 and record.bias == -1.0
+    assert record.said == "Of my own guesses 50% were right or within a factor of two; 1 were further below, 0 further above"
+    assert calibration.worked().said.startswith("Of a made-up learner's guesses, ")
+
+
+def test_a_guess_after_its_answer_was_shown_is_no_guess():
+    shown_first = [("seen", "03.adamw_13b", True), ("guess", "03.adamw_13b", 208.0), ("answer", "03.adamw_13b", {"answer": 208.0, "unit": "GB"})]
+    assert calibration.read_entries(entries(*shown_first)).outcomes == ()
+    assert len(calibration.read_entries(entries(*shown_first[1:])).outcomes) == 1
 
 
 ODD = [None, True, math.nan, math.inf, [], {}, {"answer": None}, {"answer": math.nan, "unit": ""}, [1]]

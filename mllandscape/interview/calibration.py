@@ -93,6 +93,13 @@ class Record:
     def label(self) -> str:
         return "A worked example with a made-up learner" if self.made_up else "Your own record"
 
+    @property
+    def said(self) -> str:
+        """Whose guesses these are and what became of them, as one would say it; of a number that is far off, on which side."""
+        whose = "Of a made-up learner's guesses, who knows the usual answers," if self.made_up else "Of my own guesses"
+        low, high = (sum(one.direction == side for one in self.numeric) for side in ("too low", "too high"))
+        return f"{whose} {self.right_share:.0%} were right or within a factor of two; {low} were further below, {high} further above"
+
     def of(self, topic: str) -> list[Outcome]:
         return [one for one in self.outcomes if one.topic == topic]
 
@@ -130,13 +137,16 @@ def _usable(value: Any) -> bool:
 def read_entries(entries: Iterable[progress.Entry], note: str = "") -> Record:
     """The outcomes of lessons 1 to 9 among a learner's entries: of each key the first guess and the latest answer.
 
-    An entry whose value makes no sense, as an older version or another hand may have written it, is left out and counted.
+    A guess made after its answer was shown is no guess. An entry whose value makes no sense, as an older version or another hand may have written it, is
+    left out and counted.
     """
+    entries = list(entries)
+    late = progress.seen_first(entries)
     guesses: dict[str, Any] = {}
     answers: dict[str, Any] = {}
     odd = 0
     for entry in entries:
-        if entry.kind not in ("guess", "answer") or not isinstance(entry.key, str) or entry.key[:2] not in TOPICS:
+        if entry.kind not in ("guess", "answer") or not isinstance(entry.key, str) or entry.key[:2] not in TOPICS or entry.key in late:
             continue
         value = entry.value if entry.kind == "guess" else entry.value.get("answer") if isinstance(entry.value, dict) else None
         if not _usable(value):

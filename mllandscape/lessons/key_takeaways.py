@@ -206,7 +206,10 @@ def costs(size: float, tokens: int, ranks: int) -> dict[str, tuple[float, float,
 
 
 def costs_table(size: float, tokens: int, ranks: int) -> charts.Table:
-    rows = [(name, f"{memory - 1:+.1%}", f"{seconds - 1:+.1%}", str(changed)) for name, (memory, seconds, changed) in costs(size, tokens, ranks).items()]
+    rows = [
+        (name, f"{memory - 1:+.1%}", "not modelled" if name in CHOICES["optimizer"] else f"{seconds - 1:+.1%}", str(changed))
+        for name, (memory, seconds, changed) in costs(size, tokens, ranks).items()
+    ]
     return charts.Table(f"One setting changed: {size:g}B, {tokens:,} tokens a rank, {ranks} ranks", ("changed", "memory", "step", "settings"), rows)
 
 
