@@ -4,6 +4,7 @@ It lies above both tests/ and notebooks/, so that pytest reads it for a notebook
 """
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,10 @@ _PRIVATE = ("MLLANDSCAPE_DATA", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DAT
 os.environ |= {name: str(Path(_folder.name) / name.lower()) for name in _PRIVATE}
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_PLATFORM_DIRS": "1"}
 os.environ.pop("JUPYTER_PATH", None)
+
+# A script's shell starts what runs in its background with SIGINT ignored, and every child would inherit that: no test could interrupt one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A slow machine is no failure.
 settings.register_profile("mllandscape", deadline=None)

@@ -41,6 +41,13 @@ def test_a_notebooks_kernel_has_no_gpu_an_empty_progress_folder_and_settings_of_
     assert ended.returncode == 0, ended.stdout
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of a terminal are sent another way on Windows")
+def test_children_can_be_interrupted_where_the_tests_run_in_the_background_of_a_script():
+    child = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    code = f"import signal, subprocess, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); import conftest; subprocess.run([sys.executable, '-c', {child!r}])"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "True\n"
+
+
 @pytest.mark.parametrize(("arguments", "counts"), [(["tests", "notebooks"], "4 failed, 2 passed"), (["notebooks/03_x.ipynb"], "4 failed, 1 passed")])
 def test_a_failed_notebook_names_its_cell_and_shows_a_unified_diff(arguments, counts, tmp_path):
     table = [f"line {number} of a long table" for number in range(40)]
