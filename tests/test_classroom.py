@@ -155,11 +155,12 @@ def test_version_1_opens_in_a_later_version_too(tmp_path, own_progress, monkeypa
 
 
 def test_newer_files_are_one_clear_line(tmp_path, own_progress):
-    (tmp_path / "newer.json").write_text(VERSION_1.replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(BadInput, match=r"^newer.json: its layout has version 2, this mllandscape reads 1: update mllandscape.$"):
+    newer = progress.SCHEMA + 1
+    (tmp_path / "newer.json").write_text(VERSION_1.replace('"schema": 1', f'"schema": {newer}'))
+    with pytest.raises(BadInput, match=rf"^newer.json: its layout has version {newer}, this mllandscape reads {progress.SCHEMA}: update mllandscape.$"):
         exported.read(tmp_path / "newer.json")
     worked()
-    (own_progress / "9.json").write_text(ENTRY_1.replace('"schema": 1', '"schema": 2'))
+    (own_progress / "9.json").write_text(ENTRY_1.replace('"schema": 1', f'"schema": {newer}'))
     entries, note = progress.read("guess", "03.a")
     assert len(entries) == 1 and "1 progress file(s)" in note and "newer mllandscape" in note and (own_progress / "9.json").exists()
 
