@@ -206,6 +206,12 @@ def test_without_the_tools_one_line_says_what_to_run(monkeypatch, tmp_path, inde
         Environment(index)
 
 
+def test_tools_follow_the_users_data_where_the_environment_cannot_be_written(monkeypatch, tmp_path):
+    monkeypatch.delenv("MLLANDSCAPE_TOOLS", raising=False)
+    monkeypatch.setenv("MLLANDSCAPE_DATA", str(tmp_path))
+    assert tools._folders() == [Path(sys.prefix) / "tools", tmp_path / "tools"]
+
+
 def test_tools_that_are_installed_meanwhile_are_found(monkeypatch, tmp_path):
     folder = tmp_path / "tools"
     monkeypatch.setenv("MLLANDSCAPE_TOOLS", str(folder))

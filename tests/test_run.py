@@ -14,12 +14,16 @@ import pytest
 import yaml
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import run
+from mllandscape.kit import preflight
 
 ROOT = Path(run.__file__).parent
 PYPROJECT, LOCK, CONDA = ((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "requirements.lock", "environment.yml"))
+TORCH = next(line for line in tomllib.loads(PYPROJECT)["project"]["dependencies"] if Requirement(line).name == "torch")
+"""torch's pin, such as torch==2.13.0."""
 
 PLATFORMS = {
     "linux": {"sys_platform": "linux", "os_name": "posix", "platform_system": "Linux", "platform_machine": "x86_64"},
@@ -71,7 +75,7 @@ def test_pyproject_lock_and_conda_environment_agree():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda p, lock, c: (p.replace('"torch==2.13.0"', '"torch==2.12.0"'), lock, c),
+        lambda p, lock, c: (p.replace(f'"{TORCH}"', '"torch==2.0.0"'), lock, c),
         lambda p, lock, c: (p.replace('"pytest-xdist"', '"pytest-xdist", "flask"'), lock, c),
         lambda p, lock, c: (p.replace('"pytest-xdist", ', ""), lock, c),
         lambda p, lock, c: (p, re.sub(r"(?m)^jupyterlab==.*$", "jupyterlab==4.0.0", lock), c),
@@ -92,7 +96,18 @@ def test_the_lock_command_would_write_this_conda_environment():
 
 
 def test_torch_is_pinned_in_the_project_itself():
-    assert [str(requirement) for requirement in direct(PYPROJECT) if requirement.name == "torch"] == ["torch==2.13.0"]
+    assert re.fullmatch(r"torch==\d+\.\d+\.\d+", TORCH)
+
+
+def test_the_first_message_of_run_py_names_the_torch_that_is_installed():
+    assert f"for which torch {TORCH.removeprefix('torch==')} is built" in Path(run.__file__).read_text(encoding="utf-8")
+
+
+def test_the_project_run_py_and_preflight_accept_the_same_pythons():
+    accepted = SpecifierSet(tomllib.loads(PYPROJECT)["project"]["requires-python"])
+    (first, last), source = preflight.PYTHONS, Path(run.__file__).read_text(encoding="utf-8")
+    assert [minor for minor in range(30) if f"3.{minor}.0" in accepted] == [*range(first[1], last[1] + 1)]
+    assert f"if not {first} <= sys.version_info[:2] <= {last}:" in source
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -154,7 +169,7 @@ def test_a_second_install_does_nothing(house, capsys):
     assert len(house) == 3 and capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("name", "pin"), [("pyproject.toml", "torch==2.13.0"), ("requirements.lock", "numpy==")])
+@pytest.mark.parametrize(("name", "pin"), [("pyproject.toml", TORCH), ("requirements.lock", "numpy==")])
 def test_a_changed_project_or_lock_is_installed_afresh(house, name, pin):
     run.install()
     (run.VENV / "old").write_text("left over")

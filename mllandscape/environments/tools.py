@@ -1,7 +1,7 @@
 """pip, Poetry and uv in an environment of their own, so that none of them meets the learner's packages.
 
 ``mllandscape tools`` makes it, `run.py` calls that. It lies inside the environment that mllandscape runs in and goes with it,
-or, where that cannot be written to, in the user's data folder; MLLANDSCAPE_TOOLS names another place.
+or, where that cannot be written to, in the user's data folder, which MLLANDSCAPE_DATA moves; MLLANDSCAPE_TOOLS names another place.
 """
 
 import importlib.metadata
@@ -15,6 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from mllandscape import BadInput
+from mllandscape.course import progress
 
 NAMES = ("pip", "poetry", "uv")
 INSTALL = "mllandscape tools"
@@ -73,9 +74,7 @@ def _plain(line: str) -> Requirement:
 def _folders() -> list[Path]:
     if named := os.environ.get("MLLANDSCAPE_TOOLS"):
         return [Path(named)]
-    import platformdirs
-
-    return [Path(sys.prefix) / "tools", Path(platformdirs.user_data_dir("mllandscape", appauthor=False)) / "tools"]
+    return [Path(sys.prefix) / "tools", progress.folder().with_name("tools")]
 
 
 _FOUND: dict[Path, Tools] = {}
