@@ -513,3 +513,10 @@ def test_lesson_10_has_its_five_rows():
 )
 def test_a_wrong_answer_gets_a_hint(verify, wrong):
     assert verify(wrong)
+
+
+def test_a_name_counts_however_it_is_written():
+    one = fresh.question("strategy", 3410)
+    assert one.check(f" {str(one.answer).upper()} ") is None
+    assert "is none of" in one.check("pipeline") and "is none of" in one.check(3)
+    assert all("GB" not in line for line in one.solution[1:] if "rank" in line), "GiB, as the verdict beside it has them"

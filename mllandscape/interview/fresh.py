@@ -17,7 +17,7 @@ from mllandscape.memory import ModelShape, TrainingPlan, predict
 from mllandscape.memory.cards import capacity, label
 from mllandscape.memory.sharding import counts
 from mllandscape.memory.timeline import CLUSTERS, hiding_tokens
-from mllandscape.units import GB, gb
+from mllandscape.units import GB, gb, gib
 
 NONE = "none of these"
 
@@ -47,9 +47,10 @@ class Fresh:
     def check(self, answer: Any) -> str | None:
         """None for a right answer, else one sentence that does not give it away."""
         if self.options:
-            if answer not in self.options:
+            named = next((one for one in self.options if isinstance(answer, str) and one.casefold() == answer.strip().casefold()), None)
+            if named is None:
                 return f"{answer!r} is none of {', '.join(self.options)}."
-            return None if answer == self.answer else f"Not {answer!r}: follow the rule through once more."
+            return None if named == self.answer else f"Not {answer!r}: follow the rule through once more."
         if isinstance(answer, bool) or not isinstance(answer, int | float) or not math.isfinite(answer):
             return f"{answer!r} is no number in {self.unit}."
         if abs(answer - self.answer) <= self.tolerance * abs(self.answer):
@@ -70,13 +71,13 @@ def _strategy(draw: random.Random) -> dict[str, Any]:
     fitting = [name for name in names if peaks[name].fits(card)]
     return {
         "ask": f"{size:g}B parameters, {cards} × {card}, bf16 autocast, fused AdamW, full checkpointing, one sequence of 2,048 tokens a rank: "
-        "the first of these strategies that fits?",
+        "the first of these strategies that fits (tight does not count)?",
         "answer": fitting[0] if fitting else NONE,
         "options": (*names, NONE),
         "given": {"billions": size, "cards": cards, "card": card},
         "solution": (
             f"The card: {label(card)}.",
-            *(f"{name}: {gb(found.allocated)} on a rank at the peak; {found.fits(card)}." for name, found in peaks.items()),
+            *(f"{name}: {gib(found.allocated)} on a rank at the peak; {found.fits(card)}." for name, found in peaks.items()),
         ),
     }
 

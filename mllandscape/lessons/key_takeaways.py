@@ -283,7 +283,7 @@ def takeaways(record: Record, scores: Sequence[bank.Score], asked: Sequence[str]
     production = [one for one in record.outcomes if one.topic in ("01", "06", "07", "08", "09")]
     rows = [
         ("trade-offs", "guesses of an amount at least two times too low, too high", f"{low}, {high} of {len(record.numeric)}"),
-        ("debugging method", "pieces of evidence asked for in the drill", str(len(asked)) if asked else "not tried yet"),
+        ("debugging method", "pieces of evidence asked for in the drill above", str(len(asked)) if asked else "not tried yet"),
         ("production", "guesses right on locks, environments, drivers, drift, versions", right(production)),
         ("communication", 'points said in the interview, "what" and "why"', f"{said['what'][0]} of {said['what'][1]}, {said['why'][0]} of {said['why'][1]}"),
         ("experience", "guesses right: of a name, of an amount", f"{right(names)}, {right(amounts)}"),
