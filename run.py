@@ -180,6 +180,8 @@ def test_arguments(only, words, options):
     for option, path in paths:
         if path.suffix in (".py", ".ipynb") and not path.exists():  # pytest's workers would end without a word
             refuse(f"test {option}: there is no such file.")
+        if path.suffix in (".py", ".ipynb") and not path.resolve().is_relative_to(ROOT.resolve()):  # conftest.py would not be read for it
+            refuse(f"test {option}: it is outside {ROOT}, where it would run on your own progress and settings; copy it to my_notebooks.")
     named = [option for option, path in paths if path.exists()]
     where, chosen = ([] if named else ["tests", "notebooks"]), words
     if only is not None:

@@ -402,6 +402,14 @@ def test_one_lesson_is_judged_by_tests_of_all_lessons_too():
     assert "::test_gate[spine_is_present_and_in_order-03_out_of_memory]" in found and "[03.ex1]" in found and "04_ddp" not in found
 
 
+def test_a_notebook_elsewhere_is_refused_since_it_would_not_be_isolated(lesson, tmp_path_factory, capsys):
+    path = tmp_path_factory.mktemp("elsewhere") / "03_x.ipynb"
+    path.touch()
+    with pytest.raises(SystemExit, match="2"):
+        run.test_arguments(None, None, [str(path)])
+    assert "03_x.ipynb: it is outside" in capsys.readouterr().err
+
+
 def test_words_of_ones_own_choose_among_all_tests(lesson):
     arguments = run.test_arguments(None, "panel", [])
     assert arguments[arguments.index("-k") + 1] == "panel" and {"tests", "notebooks"} <= set(arguments)
