@@ -369,12 +369,12 @@ class TestMemory:
     def test_an_error_that_only_speaks_of_memory_is_not_one(self):
         assert call(targets.fail, message="DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes").ending == "error"
 
-    def test_ten_torch_allocation_failures_from_one_process(self, own_temp):
+    def test_five_torch_allocation_failures_from_one_process(self, own_temp):
         call(targets.nothing)
         before = own_resources()
         with ThreadPoolExecutor(2) as pool:  # each spends its time on importing torch
-            fits, *outcomes = pool.map(allocate_by_torch, (90, *range(100, 1100, 100)))
-        for mib, outcome in zip(range(100, 1100, 100), outcomes, strict=True):
+            fits, *outcomes = pool.map(allocate_by_torch, (90, *range(200, 1200, 200)))
+        for mib, outcome in zip(range(200, 1200, 200), outcomes, strict=True):
             assert (outcome.ending, outcome.error_type, outcome.requested) == ("out of memory", "RuntimeError", mib * MIB)
             assert f"you tried to allocate {mib * MIB} bytes" in outcome.message
         assert fits.value == 90 * MIB, "the same child within its budget"
