@@ -470,8 +470,13 @@ def replay(live: Counter, stretches: Iterable[Stretch], changes: list[int], repe
 
 def held(shape: ModelShape, plan: TrainingPlan) -> Counter:
     """Bytes that are there before the step and after it: parameters, master weights, optimizer states, inputs; all of them this rank's own."""
+    return summed(kept(shape, plan))
+
+
+def summed(tensors: Iterable[tuple[str, int, int]]) -> Counter:
+    """Bytes by category, each tensor in whole blocks, of (category, number of such tensors, bytes asked for each)."""
     live = Counter()
-    for category, times, count in kept(shape, plan):
+    for category, times, count in tensors:
         live[category] += times * rounded(count)
     return live
 
@@ -493,8 +498,6 @@ def kept(shape: ModelShape, plan: TrainingPlan) -> list[tuple[str, int, int]]:
                 found += [("optimizer states", times, state) for state in states(plan.optimizer, (count,) if sharded else size, stepped)]
             if plan.precision == "bf16-master":
                 found.append(("master weights", times, count * 4))
-            if plan.accumulation > 1 and not sharded and not plan.gradient_as_bucket_view:
-                found.append(("gradients", times, count * weight))
     if plan.strategy == "zero1":
         mine = largest_owned(shape, plan)
         found += [("optimizer states", 1, state) for size in mine for state in states(plan.optimizer, size, stepped)]
@@ -503,16 +506,21 @@ def kept(shape: ModelShape, plan: TrainingPlan) -> list[tuple[str, int, int]]:
         found.append(("optimizer states", 2 * (eightbit if plan.in_backward else min(eightbit, 1)), 256 * 4))
     if plan.strategy in ("ddp", "zero1"):
         found += [("all-reduce buckets", 1, count * weight) for count in sharding.buckets(shape, plan)]
-    if sharded and plan.accumulation > 1:
-        found += gradient_shards(shape, plan)
+    if plan.accumulation > 1 and not plan.gradient_as_bucket_view:
+        found += gradients(shape, plan)
     found.append(("inputs", 2, 8 * plan.tokens * plan.accumulation))
     if shape.style == "llama":
         found.append(("inputs", 2, plan.sequence * shape.head_dim * sharding.compute_bytes(plan)))
     return found
 
 
-def gradient_shards(shape: ModelShape, plan: TrainingPlan) -> list[tuple[str, int, int]]:
-    return [("gradient shards", group.times, group.reduced(plan) // plan.shard_ranks * sharding.weight_bytes(plan)) for group in sharding.groups(shape, plan)]
+def gradients(shape: ModelShape, plan: TrainingPlan) -> list[tuple[str, int, int]]:
+    """The same of all gradients, as this rank keeps them until its optimizer's step: of a sharded group one buffer."""
+    weight = sharding.weight_bytes(plan)
+    if plan.strategy in SHARDED:
+        return [("gradient shards", group.times, group.reduced(plan) // plan.shard_ranks * weight) for group in sharding.groups(shape, plan)]
+    groups = zip(named_parameters(shape, plan), (1, shape.layers, 1), strict=True)
+    return [("gradients", times, prod(size) * weight) for group, times in groups for name, size in group.items() if sharding.trained(name, plan)]
 
 
 def stepped_bytes(plan: TrainingPlan) -> int:
@@ -631,11 +639,11 @@ def adafactor_transient(sizes: list[tuple[int, ...]], itemsize: int) -> int:
     return highest
 
 
-def prepared(shape: ModelShape, plan: TrainingPlan) -> tuple[Program, Counter, list[int]]:
-    """What a replay needs: the program, what is held before it, and the bytes of each allocation and free by its key."""
+def prepared(shape: ModelShape, plan: TrainingPlan) -> tuple[Program, list[tuple[str, int, int]], list[int]]:
+    """What a replay needs: the program, what is ``kept`` before it, and the bytes of each allocation and free by its key."""
     plan.check(shape)
     steps, counts = program(Features.of(shape, plan)), dimensions(shape, plan)
-    return steps, held(shape, plan), [sign * rounded(counts[name] * itemsize) for name, itemsize in steps.sizes for sign in (1, -1)]
+    return steps, kept(shape, plan), [sign * rounded(counts[name] * itemsize) for name, itemsize in steps.sizes for sign in (1, -1)]
 
 
 def predict(shape: ModelShape, plan: TrainingPlan, timeline: bool = False) -> MemoryProfile:
@@ -644,7 +652,8 @@ def predict(shape: ModelShape, plan: TrainingPlan, timeline: bool = False) -> Me
     With ``timeline`` every block's allocations are listed, which takes milliseconds. Raises BadInput if the sequence is
     longer than a gpt's learned positions.
     """
-    steps, live, changes = prepared(shape, plan)
+    steps, lasting, changes = prepared(shape, plan)
+    live = summed(lasting)
     moments = list(walk(Counter(live), steps, changes, repeats(shape, plan))) if timeline else []
     phases = {
         "forward": replay(live, steps.forward, changes, repeats(shape, plan)),
@@ -657,7 +666,7 @@ def predict(shape: ModelShape, plan: TrainingPlan, timeline: bool = False) -> Me
     peak_phase = max(phases, key=lambda phase: sum(phases[phase].values()))
     terms = phases[peak_phase]
     allocated = sum(terms.values())
-    cuda_only = {"cuBLAS workspaces": workspaces(shape, plan), "segment rounding": segment_rounding(shape, plan, terms)}
+    cuda_only = {"cuBLAS workspaces": workspaces(shape, plan), "segment rounding": segment_rounding(shape, plan, lasting, terms)}
     cuda_only = {term: count for term, count in cuda_only.items() if count}
     reserved, device = bands(allocated + sum(cuda_only.values()), phases.values())
     return MemoryProfile(
@@ -680,7 +689,8 @@ def by_task(shape: ModelShape, plan: TrainingPlan) -> list[tuple[str, str, int]]
 
     Over several micro-batches the last one. Raises BadInput if the sequence is longer than a gpt's learned positions.
     """
-    steps, live, changes = prepared(shape, plan)
+    steps, lasting, changes = prepared(shape, plan)
+    live = summed(lasting)
     total, told = sum(live.values()), []
     for phase, stretches, numbers in (("forward", steps.forward, iter(range(shape.layers))), ("backward", steps.backward, iter(range(shape.layers)[::-1]))):
         for stretch in stretches:
@@ -716,24 +726,17 @@ def workspaces(shape: ModelShape, plan: TrainingPlan) -> int:
     return 2 * 32 * units.MIB + biased * (1 + (plan.checkpointing == "full")) * units.MIB
 
 
-def segment_rounding(shape: ModelShape, plan: TrainingPlan, terms: dict[str, int]) -> int:
-    """Bytes that the caching allocator gives to what is held, and to the gradients there are, beyond whole blocks of 512 B.
+def segment_rounding(shape: ModelShape, plan: TrainingPlan, lasting: list[tuple[str, int, int]], terms: dict[str, int]) -> int:
+    """Bytes that the caching allocator gives to what is held (``lasting``), and to the gradients there are, beyond whole blocks of 512 B.
 
     Not those of activations: they lie in what others have left, in places that depend on the order.
     """
-    lasting = kept(shape, plan)
     extra = sum(times * unsplit(count) for _, times, count in lasting)
     if plan.in_backward or plan.accumulation > 1 or plan.gradient_as_bucket_view:
         return extra
-    if plan.strategy in SHARDED:
-        gradients = gradient_shards(shape, plan)
-    else:
-        weight, groups = sharding.weight_bytes(plan), zip(named_parameters(shape, plan), (1, shape.layers, 1), strict=True)
-        gradients = [
-            ("gradients", times, prod(size) * weight) for group, times in groups for name, size in group.items() if sharding.trained(name, plan)
-        ]
-    arrived = terms.get(gradients[0][0], 0) / sum(times * rounded(count) for _, times, count in gradients) if gradients else 0
-    return extra + round(min(arrived, 1) * sum(times * unsplit(count) for _, times, count in gradients))
+    of_all = gradients(shape, plan)
+    arrived = sum(terms.get(category, 0) / count for category, count in summed(of_all).items())
+    return extra + round(min(arrived, 1) * sum(times * unsplit(count) for _, times, count in of_all))
 
 
 def unsplit(count: int) -> int:

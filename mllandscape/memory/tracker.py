@@ -42,8 +42,12 @@ def region(category: str):
         _region.pop()
 
 
+def _rounded(count: int) -> int:
+    return -(-count // BLOCK) * BLOCK
+
+
 def _bytes(tensor: torch.Tensor) -> int:
-    return -(-tensor.untyped_storage().nbytes() // BLOCK) * BLOCK
+    return _rounded(tensor.untyped_storage().nbytes())
 
 
 class Tracker(TorchDispatchMode):
@@ -227,7 +231,7 @@ class Tracker(TorchDispatchMode):
     def _resized(self, key: int, count: int) -> None:
         if known := self._storages.get(key):
             reference, before, category = known
-            size = -(-count // BLOCK) * BLOCK
+            size = _rounded(count)
             self._storages[key] = (reference, size, category)
             self._change(category, size - before)
 
